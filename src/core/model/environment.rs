@@ -1,0 +1,98 @@
+//! `Environment` and `WorkerPool`: where units run and what generates load.
+
+use super::key::Key;
+use crate::base::units;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Where units run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// What starts the units.
+    pub provider: ProviderSpec,
+    /// What all runs on it together may reach.
+    pub limits: EnvironmentLimits,
+    /// What an hour of one worker costs.
+    pub price: Option<Price>,
+}
+
+/// The closed set of providers this build has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProviderSpec {
+    /// Child processes on the daemon's own host.
+    Process {
+        /// Absolute folder for the units' directories; `None`: below the daemon's state folder.
+        work_dir: Option<String>,
+    },
+    /// The test double that behaves: units exist only in the daemon's memory and state file.
+    Simulated {
+        /// How long a unit takes to become Ready.
+        #[serde(with = "units::duration")]
+        ready_after: Duration,
+        /// Each n-th create fails; 0: none.
+        fail_every: u32,
+    },
+}
+
+/// Upper bounds of an environment; `None`: no bound of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentLimits {
+    /// Workers at the same time.
+    pub workers: Option<u32>,
+    /// Virtual users at the same time.
+    pub vus: Option<u64>,
+    /// Iterations per second.
+    pub rate: Option<u64>,
+    /// Requests per second.
+    pub requests_per_second: Option<u64>,
+    /// Runs at the same time.
+    pub concurrent_runs: Option<u32>,
+}
+
+/// A price, in decimal text so that no cent is rounded away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Price {
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Price of one worker for one hour, in millionths of the currency.
+    pub worker_hour_micros: u64,
+}
+
+/// Load generators of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerPool {
+    /// Where its workers run.
+    pub environment: Key,
+    /// What one worker carries; a run's worker count follows from it.
+    pub capacity: Capacity,
+    /// Workers kept warm without any run.
+    pub min: u32,
+    /// Most workers at the same time.
+    pub max: u32,
+    /// How long workers may take to be ready before the run ends as Error(infrastructure).
+    #[serde(with = "units::duration")]
+    pub ready_timeout: Duration,
+    /// How long workers stay after the last run that used them.
+    #[serde(with = "units::duration")]
+    pub keep_warm: Duration,
+    /// A worker that has not heard from its owner for so long ramps down and exits: 5 s to 15 min (promise 41).
+    #[serde(with = "units::duration")]
+    pub orphan_timeout: Duration,
+}
+
+/// What one worker carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Virtual users.
+    pub vus: u64,
+    /// Iterations per second.
+    pub rate: u64,
+}
+
+impl Capacity {
+    /// The implicit pool `local`: one worker process on the daemon's host.
+    pub const LOCAL: Self = Self {
+        vus: 10_000,
+        rate: 20_000,
+    };
+}

@@ -1,0 +1,103 @@
+//! What the settings allow: projects, kinds, targets, caps. A plan can ask for less, never for more (promise 61).
+
+use super::id::Name;
+use super::key::{Key, Kind};
+use crate::base::units;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Everything of the settings that decides whether a plan is valid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// By name; never empty (`default` where the settings name none).
+    pub projects: BTreeMap<Name, ProjectPolicy>,
+    /// Whether plans may run commands on the daemon's own host (promise 58).
+    pub process_enabled: bool,
+    /// Deletions above this share of a project's high-water mark need leave, 0 to 1 (promise 21).
+    pub deletion_max_share: f64,
+}
+
+/// What one project may do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProjectPolicy {
+    /// Globs of the folders that belong to it (`teams/payments/**`); the longest match wins. Empty: everything else.
+    pub paths: Vec<String>,
+    /// Kinds its files may hold.
+    pub kinds: BTreeSet<Kind>,
+    /// Where its requests may go.
+    pub targets: TargetRules,
+    /// Names of the secrets it may refer to.
+    pub secrets: SecretRules,
+    /// Resources others may refer to.
+    pub shares: BTreeSet<Key>,
+    /// Upper bounds of each of its plans.
+    pub caps: Caps,
+}
+
+/// Which secrets a project may refer to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecretRules {
+    /// Every secret of the settings: no projects are configured.
+    All,
+    /// These.
+    Named(BTreeSet<String>),
+}
+
+/// Where requests may go. Both lists must allow a host: the settings' and the project's (promise 60).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetRules {
+    /// The settings' list: host names, `*.suffix`, addresses, CIDR blocks.
+    pub allow: Vec<String>,
+    /// The project's own list; `None`: all of `allow`.
+    pub project: Option<Vec<String>>,
+    /// `host:port` of what Muster itself started; always allowed.
+    pub own: BTreeSet<String>,
+}
+
+/// Upper bounds of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caps {
+    /// Iterations per second.
+    pub rate: u64,
+    /// Requests per second.
+    pub requests_per_second: u64,
+    /// Virtual users.
+    pub vus: u64,
+    /// Workers.
+    pub workers: u32,
+    /// Of load.
+    #[serde(with = "units::duration")]
+    pub duration: Duration,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            rate: 10_000,
+            requests_per_second: 50_000,
+            vus: 10_000,
+            workers: 20,
+            duration: Duration::from_secs(6 * 3_600),
+        }
+    }
+}
+
+impl Policy {
+    /// The policy of settings that say nothing: one project, nothing allowed but what Muster runs itself.
+    pub fn closed() -> Self {
+        let project = ProjectPolicy {
+            paths: Vec::new(),
+            kinds: Kind::ALL.into_iter().collect(),
+            targets: TargetRules::default(),
+            secrets: SecretRules::All,
+            shares: BTreeSet::new(),
+            caps: Caps::default(),
+        };
+        Self {
+            projects: BTreeMap::from([(Name::default_project(), project)]),
+            process_enabled: false,
+            deletion_max_share: 0.3,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Muster: a commit becomes a measured run. Everything but the pure core and the load generator.
+
+pub mod bus;
+pub mod provider;
+pub mod runtime;
+pub mod source;
+pub mod store;

@@ -1,0 +1,1 @@
+//! Muster's load generator: virtual users, the arrivals' clock, the recorder, and the `http` and `synthetic` engines.

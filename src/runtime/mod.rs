@@ -1,0 +1,3 @@
+//! What touches the machine for everybody: the clock, tasks, signals, telemetry, secrets.
+
+pub mod clock;

@@ -1,0 +1,91 @@
+//! Where plans come from: git or a directory. A source resolves a revision once per tick and reads it without a work tree.
+
+use async_trait::async_trait;
+use muster_core::model::id::Revision;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Everything under the configured path at one revision. Symlinks, submodules and what breaks a limit are named, not read.
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    /// Regular files by path relative to the configured path, with `/`.
+    pub files: BTreeMap<String, File>,
+    /// Entries that were refused: path and why (promise 6).
+    pub refused: BTreeMap<String, Refusal>,
+}
+
+/// One regular file.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// Git's blob id or a digest of the content: equal ids mean equal content (promise 4).
+    pub blob: String,
+    /// The content.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Why an entry of the tree is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A symbolic link.
+    Symlink,
+    /// A submodule.
+    Submodule,
+    /// A Git LFS pointer instead of the content.
+    LfsPointer,
+    /// Larger than the limit for one file, in bytes.
+    TooLarge {
+        /// Its size.
+        size: u64,
+    },
+    /// A name that is not UTF-8 or would leave the tree.
+    BadName,
+}
+
+/// A source of plans.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Finds the newest revision; one `ls-remote` for git.
+    ///
+    /// # Errors
+    /// [`SourceError`] with a reason; the caller keeps the last good state.
+    async fn resolve(&self) -> Result<Revision, SourceError>;
+
+    /// Reads everything under the configured path at a revision that `resolve` returned. Fetches only what is missing.
+    ///
+    /// # Errors
+    /// [`SourceError`] with a reason; the caller keeps the last good state.
+    async fn read(&self, revision: &Revision) -> Result<Tree, SourceError>;
+
+    /// Waits until something may have changed, or for ever where only polling helps.
+    async fn changed(&self);
+
+    /// The author of a commit, for `suspend` and the audit trail; `None` for a directory.
+    async fn author(&self, revision: &Revision) -> Option<String>;
+}
+
+/// Why a source has nothing new.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// One CamelCase word for the condition.
+    pub reason: SourceReason,
+    /// For people; no credentials.
+    pub message: String,
+    /// Whether trying again without a change makes sense.
+    pub transient: bool,
+}
+
+/// The closed set of reasons, each a condition's reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum SourceReason {
+    Unreachable,
+    AuthenticationFailed,
+    RateLimited,
+    BranchNotFound,
+    EmptyRepository,
+    PathNotFound,
+    LimitExceeded,
+    Timeout,
+    Internal,
+}

@@ -1,0 +1,157 @@
+//! What is kept: the ledger (what was decided and done) and results (what was measured). One trait each, SQLite and MySQL behind.
+
+pub mod rows;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use muster_core::model::id::{Name, RunId};
+use muster_core::model::key::Key;
+use muster_core::model::observed::{AppliedResource, DeletionApproval, InventoryRow, ResourceStatus};
+use muster_core::model::run::Event;
+use muster_core::model::unit::UnitName;
+use rows::{
+    Appended, ChangesetRow, EventFilter, EventRow, Flush, HookRow, Inserted, Overlay, ProjectRow, RunFilter, RunRow,
+    RunWorkerRow, SessionRow, SlicePart,
+};
+
+/// What a store could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database did not answer in time or the connection broke; later may be better.
+    #[error("database is unavailable: {0}")]
+    Unavailable(String),
+    /// A row changed since it was read.
+    #[error("{0} was changed by another writer")]
+    Conflict(String),
+    /// A row holds something this version cannot read.
+    #[error("{table} row {row} cannot be read: {reason}")]
+    Corrupt {
+        /// Where.
+        table: &'static str,
+        /// Which.
+        row: String,
+        /// Why.
+        reason: String,
+    },
+    /// The database refuses for a reason that will not go away by itself: rights, schema, settings.
+    #[error("database refused: {0}")]
+    Refused(String),
+}
+
+impl StoreError {
+    /// Whether trying again makes sense.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+/// Shorthand of this module.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// What was decided and done. Every write is durable when it returns.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// A small value by name (host id, schema notes).
+    async fn meta(&self, name: &str) -> Result<Option<String>>;
+    /// Sets it unless it is set, and returns what is set now.
+    async fn meta_or_insert(&self, name: &str, value: &str) -> Result<String>;
+
+    /// Every project's last good state and newest diagnostics.
+    async fn projects(&self) -> Result<Vec<ProjectRow>>;
+    /// Writes one project's row.
+    async fn put_project(&self, row: &ProjectRow) -> Result<()>;
+
+    /// All resources as last applied.
+    async fn applied(&self) -> Result<Vec<(Key, AppliedResource)>>;
+    /// Writes one.
+    async fn put_applied(&self, key: &Key, resource: &AppliedResource) -> Result<()>;
+    /// Removes one and counts it as a deletion of its project at `at` (promise 21).
+    async fn delete_applied(&self, key: &Key, at: Timestamp) -> Result<()>;
+    /// Deletions per project since `since`.
+    async fn deletions_since(&self, since: Timestamp) -> Result<Vec<(Name, u32)>>;
+
+    /// All inventory rows.
+    async fn inventory(&self) -> Result<Vec<InventoryRow>>;
+    /// Writes one, before its unit's first side effect (promise 17).
+    async fn put_inventory(&self, row: &InventoryRow) -> Result<()>;
+    /// Removes one, after its unit is gone.
+    async fn delete_inventory(&self, unit: &UnitName) -> Result<()>;
+
+    /// All statuses.
+    async fn statuses(&self) -> Result<Vec<(Key, ResourceStatus)>>;
+    /// Writes one; the caller writes only what changed (promise 22).
+    async fn put_status(&self, key: &Key, status: &ResourceStatus) -> Result<()>;
+    /// Removes one.
+    async fn delete_status(&self, key: &Key) -> Result<()>;
+
+    /// Keeps a changeset with its outcome.
+    async fn put_changeset(&self, row: &ChangesetRow) -> Result<()>;
+    /// The newest changesets, newest first.
+    async fn changesets(&self, limit: u32) -> Result<Vec<ChangesetRow>>;
+
+    /// All deletion approvals.
+    async fn deletion_approvals(&self) -> Result<Vec<DeletionApproval>>;
+    /// Keeps one.
+    async fn put_deletion_approval(&self, approval: &DeletionApproval) -> Result<()>;
+
+    /// Suspend overlays by plan.
+    async fn overlays(&self) -> Result<Vec<Overlay>>;
+    /// Sets a plan's overlay.
+    async fn put_overlay(&self, overlay: &Overlay) -> Result<()>;
+    /// Clears it; nothing there is success.
+    async fn delete_overlay(&self, plan: &Key) -> Result<()>;
+
+    /// Appends an event and returns its number; numbers grow.
+    async fn append_event(&self, event: &Event) -> Result<u64>;
+    /// Events after a number, oldest first.
+    async fn events(&self, filter: &EventFilter) -> Result<Vec<EventRow>>;
+
+    /// Inserts a run; an id that is there already is reported, not overwritten (promise 34).
+    async fn insert_run(&self, row: &RunRow) -> Result<Inserted>;
+    /// Saves a run whose `version` in the database is still `row.version - 1`.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it is not.
+    async fn save_run(&self, row: &RunRow) -> Result<()>;
+    /// One run.
+    async fn run(&self, id: RunId) -> Result<Option<RunRow>>;
+    /// Runs, newest first.
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>>;
+    /// The exact set of workers of a run.
+    async fn run_workers(&self, id: RunId) -> Result<Vec<RunWorkerRow>>;
+    /// Writes one of them.
+    async fn put_run_worker(&self, row: &RunWorkerRow) -> Result<()>;
+    /// The hooks of a run, as far as they started.
+    async fn hooks(&self, id: RunId) -> Result<Vec<HookRow>>;
+    /// Writes one hook's row: before it starts and after it ended.
+    async fn put_hook(&self, row: &HookRow) -> Result<()>;
+    /// The finished run's report document.
+    async fn summary(&self, id: RunId) -> Result<Option<serde_json::Value>>;
+    /// Keeps it.
+    async fn put_summary(&self, id: RunId, report: &serde_json::Value) -> Result<()>;
+    /// A file's content by digest (scripts and data of runs: exact replay, promise 34).
+    async fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>>;
+    /// Keeps a content under its digest; there already is success.
+    async fn put_blob(&self, digest: &str, bytes: &[u8]) -> Result<()>;
+}
+
+/// What was measured.
+#[async_trait]
+pub trait Results: Send + Sync {
+    /// Opens a run's results; there already is success.
+    async fn open_run(&self, run: RunId) -> Result<()>;
+    /// Opens a session; there already is success.
+    async fn open_session(&self, row: &SessionRow) -> Result<()>;
+    /// All sessions of a run with their watermarks and ends.
+    async fn sessions(&self, run: RunId) -> Result<Vec<SessionRow>>;
+    /// One transaction: run still open, watermarks compared and raised, parts and worker seconds appended (promise 49).
+    /// What is at or below a watermark is dropped; what comes after the seal is counted, never added.
+    async fn append(&self, flush: &Flush) -> Result<Appended>;
+    /// Parts of a run after a cursor, in the order stored, at most `limit`; each with its cursor.
+    async fn parts(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<(u64, SlicePart)>>;
+    /// Closes a run for good and compacts it to one part per (second, series). Closed already is success. Returns how many
+    /// frames came late so far.
+    async fn seal(&self, run: RunId) -> Result<u64>;
+    /// Whether a run is sealed.
+    async fn is_sealed(&self, run: RunId) -> Result<bool>;
+}
