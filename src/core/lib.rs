@@ -3,5 +3,6 @@
 //! Nothing here reads a clock, a file, a socket, the environment or a random number; `now` and ids are arguments.
 
 pub mod base;
+pub mod lifecycle;
 pub mod measure;
 pub mod model;
