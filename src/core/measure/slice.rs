@@ -1,8 +1,10 @@
 //! What is measured of one series: counts, sums, histograms, errors by kind. Slices merge in any order.
 
 use super::histogram::Histogram;
+use super::wire::{Reader, WireError, put_bytes, put_f64, put_u64};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Which series: phase, scenario and request. The iterations of a scenario are the series with an empty `name`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,6 +42,62 @@ pub enum ErrorKind {
     Synthetic,
 }
 
+impl ErrorKind {
+    /// All kinds. The position is the kind's number in stored bytes: append only.
+    pub const ALL: [Self; 19] = [
+        Self::Dns,
+        Self::TargetDenied,
+        Self::Connect,
+        Self::ConnectTimeout,
+        Self::Tls,
+        Self::Write,
+        Self::Read,
+        Self::ClosedEarly,
+        Self::Timeout,
+        Self::HeadersTooLarge,
+        Self::BadResponse,
+        Self::BadChunk,
+        Self::BodyTooLarge,
+        Self::TooManyRedirects,
+        Self::BadRedirect,
+        Self::CaptureMissing,
+        Self::BadRequest,
+        Self::Status,
+        Self::Synthetic,
+    ];
+
+    /// The word of reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::TargetDenied => "targetDenied",
+            Self::Connect => "connect",
+            Self::ConnectTimeout => "connectTimeout",
+            Self::Tls => "tls",
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::ClosedEarly => "closedEarly",
+            Self::Timeout => "timeout",
+            Self::HeadersTooLarge => "headersTooLarge",
+            Self::BadResponse => "badResponse",
+            Self::BadChunk => "badChunk",
+            Self::BodyTooLarge => "bodyTooLarge",
+            Self::TooManyRedirects => "tooManyRedirects",
+            Self::BadRedirect => "badRedirect",
+            Self::CaptureMissing => "captureMissing",
+            Self::BadRequest => "badRequest",
+            Self::Status => "status",
+            Self::Synthetic => "synthetic",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
 /// How often an error of one kind happened, and one text of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorCount {
@@ -52,6 +110,13 @@ pub struct ErrorCount {
 impl ErrorCount {
     /// Longest sample kept.
     pub const SAMPLE_MAX: usize = 200;
+
+    fn merge(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        if other.sample < self.sample {
+            self.sample.clone_from(&other.sample);
+        }
+    }
 }
 
 /// Everything measured of one series over some time: one second of one worker, or any sum of those.
@@ -97,6 +162,286 @@ pub struct Stats {
     pub checks: BTreeMap<String, (u64, u64)>,
 }
 
+/// Counts the statuses that found no room.
+pub const OTHER_STATUS: u16 = u16::MAX;
+/// Counts the checks that found no room.
+pub const OTHER_CHECK: &str = "(other)";
+
+impl Stats {
+    /// Different statuses kept: the lowest. A target that invents statuses costs no more memory than a sane one.
+    pub const STATUSES_MAX: usize = 64;
+    /// Different checks kept: the first in byte order. Plans have a handful.
+    pub const CHECKS_MAX: usize = 256;
+
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        self.counters() == [0; 7]
+            && self
+                .histograms()
+                .iter()
+                .all(|one| one.as_ref().is_none_or(Histogram::is_empty))
+            && self.statuses.is_empty()
+            && self.errors.is_empty()
+            && self.checks.is_empty()
+    }
+
+    /// Counts a response's status.
+    pub fn add_status(&mut self, status: u16, count: u64) {
+        add(self.statuses.entry(status).or_default(), count);
+        if self.statuses.len() > Self::STATUSES_MAX {
+            self.bound_statuses();
+        }
+    }
+
+    /// Counts an error; the sample is cut to [`ErrorCount::SAMPLE_MAX`] bytes.
+    pub fn add_error(&mut self, kind: ErrorKind, sample: &str) {
+        let sample = &sample[..sample.floor_char_boundary(ErrorCount::SAMPLE_MAX)];
+        match self.errors.get_mut(&kind) {
+            Some(error) => {
+                error.count += 1;
+                if sample < error.sample.as_str() {
+                    sample.clone_into(&mut error.sample);
+                }
+            }
+            None => {
+                let sample = sample.to_owned();
+                self.errors.insert(kind, ErrorCount { count: 1, sample });
+            }
+        }
+    }
+
+    /// Counts a check.
+    pub fn add_check(&mut self, name: &str, passes: u64, fails: u64) {
+        match self.checks.get_mut(name) {
+            Some(check) => add_pair(check, (passes, fails)),
+            None => {
+                self.checks.insert(name.to_owned(), (passes, fails));
+                self.bound_checks();
+            }
+        }
+    }
+
+    /// Keeping the lowest keys, and not the most frequent, makes the bound commute with merging: a key that is among the lowest of
+    /// all is among the lowest of every part, so it was never moved to "other".
+    fn bound_statuses(&mut self) {
+        let mut rest = self.statuses.remove(&OTHER_STATUS).unwrap_or(0);
+        while self.statuses.len() > Self::STATUSES_MAX {
+            add(&mut rest, self.statuses.pop_last().map_or(0, |(_, count)| count));
+        }
+        if rest > 0 {
+            self.statuses.insert(OTHER_STATUS, rest);
+        }
+    }
+
+    fn bound_checks(&mut self) {
+        if self.checks.len() <= Self::CHECKS_MAX {
+            return;
+        }
+        let mut rest = self.checks.remove(OTHER_CHECK).unwrap_or_default();
+        while self.checks.len() > Self::CHECKS_MAX {
+            add_pair(
+                &mut rest,
+                self.checks.pop_last().map(|(_, counts)| counts).unwrap_or_default(),
+            );
+        }
+        if rest != (0, 0) {
+            self.checks.insert(OTHER_CHECK.to_owned(), rest);
+        }
+    }
+
+    /// Adds another. Associative and commutative, with the empty one as identity.
+    pub fn merge(&mut self, other: &Self) {
+        for (ours, theirs) in self.counters_mut().into_iter().zip(other.counters()) {
+            add(ours, theirs);
+        }
+        for (ours, theirs) in self.histograms_mut().into_iter().zip(other.histograms()) {
+            if let Some(theirs) = theirs {
+                ours.get_or_insert_with(|| Histogram::new(theirs.precision()))
+                    .merge(theirs);
+            }
+        }
+        for (status, count) in &other.statuses {
+            add(self.statuses.entry(*status).or_default(), *count);
+        }
+        self.bound_statuses();
+        for (kind, theirs) in &other.errors {
+            match self.errors.get_mut(kind) {
+                Some(ours) => ours.merge(theirs),
+                None => {
+                    self.errors.insert(*kind, theirs.clone());
+                }
+            }
+        }
+        for (name, counts) in &other.checks {
+            match self.checks.get_mut(name) {
+                Some(check) => add_pair(check, *counts),
+                None => {
+                    self.checks.insert(name.clone(), *counts);
+                }
+            }
+        }
+        self.bound_checks();
+    }
+
+    fn counters(&self) -> [u64; 7] {
+        [
+            self.requests,
+            self.failed,
+            self.overflow,
+            self.iterations,
+            self.interrupted,
+            self.data_sent,
+            self.data_received,
+        ]
+    }
+
+    fn counters_mut(&mut self) -> [&mut u64; 7] {
+        [
+            &mut self.requests,
+            &mut self.failed,
+            &mut self.overflow,
+            &mut self.iterations,
+            &mut self.interrupted,
+            &mut self.data_sent,
+            &mut self.data_received,
+        ]
+    }
+
+    /// The histograms in stored order.
+    fn histograms(&self) -> [&Option<Histogram>; 9] {
+        [
+            &self.duration,
+            &self.service_time,
+            &self.blocked,
+            &self.connecting,
+            &self.tls_handshaking,
+            &self.sending,
+            &self.waiting,
+            &self.receiving,
+            &self.iteration_duration,
+        ]
+    }
+
+    fn histograms_mut(&mut self) -> [&mut Option<Histogram>; 9] {
+        [
+            &mut self.duration,
+            &mut self.service_time,
+            &mut self.blocked,
+            &mut self.connecting,
+            &mut self.tls_handshaking,
+            &mut self.sending,
+            &mut self.waiting,
+            &mut self.receiving,
+            &mut self.iteration_duration,
+        ]
+    }
+
+    /// Its bytes, for stores and frames.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        self.write(&mut out);
+        out
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        for counter in self.counters() {
+            put_u64(out, counter);
+        }
+        let histograms = self.histograms();
+        let present = histograms
+            .iter()
+            .rev()
+            .fold(0, |bits, one| bits << 1 | u64::from(one.is_some()));
+        put_u64(out, present);
+        for histogram in histograms.into_iter().flatten() {
+            histogram.encode(out);
+        }
+        put_u64(out, self.statuses.len() as u64);
+        for (status, count) in &self.statuses {
+            put_u64(out, u64::from(*status));
+            put_u64(out, *count);
+        }
+        put_u64(out, self.errors.len() as u64);
+        for (kind, error) in &self.errors {
+            put_u64(out, *kind as u64);
+            put_u64(out, error.count);
+            put_bytes(out, error.sample.as_bytes());
+        }
+        put_u64(out, self.checks.len() as u64);
+        for (name, (passes, fails)) in &self.checks {
+            put_bytes(out, name.as_bytes());
+            put_u64(out, *passes);
+            put_u64(out, *fails);
+        }
+    }
+
+    /// Reads what [`Stats::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no such thing, or go beyond its bounds.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let stats = Self::read(&mut reader)?;
+        reader.finish()?;
+        Ok(stats)
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let mut stats = Self::default();
+        for counter in stats.counters_mut() {
+            *counter = reader.u64()?;
+        }
+        let present = reader.u64()?;
+        if present >> 9 != 0 {
+            return Err(WireError::Malformed("more histograms than there are"));
+        }
+        for (bit, histogram) in stats.histograms_mut().into_iter().enumerate() {
+            if present >> bit & 1 == 1 {
+                *histogram = Some(Histogram::read(reader)?);
+            }
+        }
+        // One more than the bound: what found no room has an entry of its own.
+        for _ in 0..bounded(reader, Self::STATUSES_MAX + 1)? {
+            let status = u16::try_from(reader.u64()?).map_err(|_| WireError::Malformed("status is out of bounds"))?;
+            stats.statuses.insert(status, reader.u64()?);
+        }
+        for _ in 0..bounded(reader, ErrorKind::ALL.len())? {
+            let number = usize::try_from(reader.u64()?).unwrap_or(usize::MAX);
+            let kind = *ErrorKind::ALL
+                .get(number)
+                .ok_or(WireError::Malformed("error kind is unknown"))?;
+            let count = reader.u64()?;
+            let sample = reader.text()?;
+            if sample.len() > ErrorCount::SAMPLE_MAX {
+                return Err(WireError::Malformed("error sample is too long"));
+            }
+            stats.errors.insert(kind, ErrorCount { count, sample });
+        }
+        for _ in 0..bounded(reader, Self::CHECKS_MAX + 1)? {
+            let name = reader.text()?;
+            stats.checks.insert(name, (reader.u64()?, reader.u64()?));
+        }
+        Ok(stats)
+    }
+}
+
+// Saturating, as these also add what came over the wire: no bytes may panic, and adding stays associative.
+fn add(sum: &mut u64, count: u64) {
+    *sum = sum.saturating_add(count);
+}
+
+fn add_pair(sum: &mut (u64, u64), counts: (u64, u64)) {
+    add(&mut sum.0, counts.0);
+    add(&mut sum.1, counts.1);
+}
+
+fn bounded(reader: &mut Reader<'_>, most: usize) -> Result<usize, WireError> {
+    usize::try_from(reader.u64()?)
+        .ok()
+        .filter(|count| *count <= most)
+        .ok_or(WireError::Malformed("list is too long"))
+}
+
 /// How one worker itself was doing in one second.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorStat {
@@ -116,6 +461,64 @@ pub struct GeneratorStat {
     pub arrivals: BTreeMap<String, u64>,
     /// Arrivals dropped for the generator's own reasons (no user free while its lag was large), by phase.
     pub own_drops: BTreeMap<String, u64>,
+}
+
+impl GeneratorStat {
+    /// Phases a plan may have, and so entries of `arrivals` and `own_drops`.
+    pub const PHASES_MAX: usize = 1_000;
+
+    /// Its bytes, for stores and frames.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        self.write(&mut out);
+        out
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.vus);
+        put_u64(out, self.vus_max);
+        put_f64(out, self.cpu);
+        put_f64(out, self.steal);
+        put_u64(out, self.lag_p99_ns);
+        put_u64(out, self.memory_bytes);
+        for map in [&self.arrivals, &self.own_drops] {
+            put_u64(out, map.len() as u64);
+            for (phase, count) in map {
+                put_bytes(out, phase.as_bytes());
+                put_u64(out, *count);
+            }
+        }
+    }
+
+    /// Reads what [`GeneratorStat::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no such thing.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let stat = Self::read(&mut reader)?;
+        reader.finish()?;
+        Ok(stat)
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let mut stat = Self {
+            vus: reader.u64()?,
+            vus_max: reader.u64()?,
+            cpu: reader.f64()?,
+            steal: reader.f64()?,
+            lag_p99_ns: reader.u64()?,
+            memory_bytes: reader.u64()?,
+            ..Self::default()
+        };
+        for map in [&mut stat.arrivals, &mut stat.own_drops] {
+            for _ in 0..bounded(reader, Self::PHASES_MAX)? {
+                let phase = reader.text()?;
+                map.insert(phase, reader.u64()?);
+            }
+        }
+        Ok(stat)
+    }
 }
 
 /// Everything one worker measured in one run second.

@@ -1,0 +1,150 @@
+//! What one worker sends: one frame per run second, then one end, each with its sequence in the session (promise 48).
+
+use super::slice::{GeneratorStat, Second, SeriesKey, Stats};
+use super::wire::{Reader, WireError, put_bytes, put_u64};
+use crate::model::id::{RunId, SessionId};
+use uuid::Uuid;
+
+/// Largest frame that is decoded: below tonic's 4 MiB per message, and some 50 times the second of a worker with 20 requests.
+pub const FRAME_MAX_BYTES: usize = 4_000_000;
+/// Most series in a frame. More are no plan's, and would have the daemon hold as many histograms.
+pub const SERIES_MAX: usize = 10_000;
+/// Most ranges of dropped sequences in an end; a spool merges what touches.
+pub const DROPPED_MAX: usize = 10_000;
+
+const VERSION: u8 = 1;
+
+/// One message of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// The run.
+    pub run: RunId,
+    /// The session.
+    pub session: SessionId,
+    /// The worker's index in the run's set.
+    pub worker: u32,
+    /// From 1, without gaps but for what the spool dropped; the end has one of its own.
+    pub sequence: u64,
+    /// What it holds.
+    pub body: Body,
+}
+
+/// What a frame holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// One run second.
+    Second(Second),
+    /// The session is over.
+    End {
+        /// The end's own sequence: the session is whole when its watermark has reached it.
+        last_sequence: u64,
+        /// Ranges of sequences the spool dropped, inclusive, ascending.
+        dropped: Vec<(u64, u64)>,
+    },
+}
+
+impl Frame {
+    /// Its bytes. More than [`FRAME_MAX_BYTES`] will be refused at the other end: the sender checks and counts it as dropped.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(4_096);
+        out.push(VERSION);
+        out.extend_from_slice(self.run.0.as_bytes());
+        out.extend_from_slice(self.session.0.as_bytes());
+        put_u64(&mut out, u64::from(self.worker));
+        put_u64(&mut out, self.sequence);
+        match &self.body {
+            Body::Second(second) => {
+                out.push(0);
+                write_second(second, &mut out);
+            }
+            Body::End { last_sequence, dropped } => {
+                out.push(1);
+                put_u64(&mut out, *last_sequence);
+                put_u64(&mut out, dropped.len() as u64);
+                for (from, to) in dropped {
+                    put_u64(&mut out, *from);
+                    put_u64(&mut out, *to);
+                }
+            }
+        }
+        out
+    }
+
+    /// Reads what [`Frame::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no such thing, of another version, or beyond a limit.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > FRAME_MAX_BYTES {
+            return Err(WireError::TooLarge(FRAME_MAX_BYTES));
+        }
+        let mut reader = Reader::new(bytes);
+        match reader.byte()? {
+            VERSION => {}
+            other => return Err(WireError::Version(other)),
+        }
+        let frame = Self {
+            run: RunId(Uuid::from_bytes(reader.array()?)),
+            session: SessionId(Uuid::from_bytes(reader.array()?)),
+            worker: reader.u32()?,
+            sequence: reader.u64()?,
+            body: match reader.byte()? {
+                0 => Body::Second(read_second(&mut reader)?),
+                1 => read_end(&mut reader)?,
+                _ => return Err(WireError::Malformed("frame kind is unknown")),
+            },
+        };
+        reader.finish()?;
+        Ok(frame)
+    }
+}
+
+fn write_second(second: &Second, out: &mut Vec<u8>) {
+    put_u64(out, u64::from(second.second));
+    second.generator.write(out);
+    put_u64(out, second.entries.len() as u64);
+    for (key, stats) in &second.entries {
+        for text in [&key.phase, &key.scenario, &key.name] {
+            put_bytes(out, text.as_bytes());
+        }
+        stats.write(out);
+    }
+}
+
+fn read_second(reader: &mut Reader<'_>) -> Result<Second, WireError> {
+    let mut second = Second {
+        second: reader.u32()?,
+        generator: GeneratorStat::read(reader)?,
+        ..Second::default()
+    };
+    let count = reader.u64()?;
+    if count > SERIES_MAX as u64 {
+        return Err(WireError::Malformed("too many series"));
+    }
+    for _ in 0..count {
+        let key = SeriesKey {
+            phase: reader.text()?,
+            scenario: reader.text()?,
+            name: reader.text()?,
+        };
+        second.entries.insert(key, Stats::read(reader)?);
+    }
+    Ok(second)
+}
+
+fn read_end(reader: &mut Reader<'_>) -> Result<Body, WireError> {
+    let last_sequence = reader.u64()?;
+    let count = reader.u64()?;
+    if count > DROPPED_MAX as u64 {
+        return Err(WireError::Malformed("too many dropped ranges"));
+    }
+    let mut dropped = Vec::new();
+    for _ in 0..count {
+        let (from, to) = (reader.u64()?, reader.u64()?);
+        if from > to || to > last_sequence {
+            return Err(WireError::Malformed("dropped range is out of bounds"));
+        }
+        dropped.push((from, to));
+    }
+    Ok(Body::End { last_sequence, dropped })
+}
