@@ -6,3 +6,4 @@ pub mod base;
 pub mod lifecycle;
 pub mod measure;
 pub mod model;
+pub mod spec;

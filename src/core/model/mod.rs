@@ -14,5 +14,7 @@ pub mod policy;
 pub mod resource;
 pub mod run;
 pub mod service;
+pub mod settings;
+pub mod targets;
 pub mod threshold;
 pub mod unit;

@@ -100,4 +100,20 @@ impl Policy {
             deletion_max_share: 0.3,
         }
     }
+
+    /// The policy of a foreground `muster run`: loopback targets and those its user adds, and commands, as make runs them.
+    ///
+    /// Nothing of it reaches a daemon: there the settings speak.
+    pub fn foreground(extra_targets: &[String]) -> Self {
+        let mut policy = Self::closed();
+        policy.process_enabled = true;
+        for project in policy.projects.values_mut() {
+            project.targets.allow = ["localhost", "127.0.0.0/8", "::1"]
+                .into_iter()
+                .map(str::to_owned)
+                .chain(extra_targets.iter().cloned())
+                .collect();
+        }
+        policy
+    }
 }
