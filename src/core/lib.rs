@@ -7,3 +7,7 @@ pub mod lifecycle;
 pub mod measure;
 pub mod model;
 pub mod spec;
+pub mod diff;
+pub mod measure;
+pub mod model;
+pub mod topology;
