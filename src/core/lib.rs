@@ -3,11 +3,9 @@
 //! Nothing here reads a clock, a file, a socket, the environment or a random number; `now` and ids are arguments.
 
 pub mod base;
+pub mod diff;
 pub mod lifecycle;
 pub mod measure;
 pub mod model;
 pub mod spec;
-pub mod diff;
-pub mod measure;
-pub mod model;
 pub mod topology;
