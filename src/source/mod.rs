@@ -3,7 +3,12 @@
 use async_trait::async_trait;
 use muster_core::model::id::Revision;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+
+pub mod directory;
+pub mod git;
+pub mod tree;
 
 /// Everything under the configured path at one revision. Symlinks, submodules and what breaks a limit are named, not read.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +44,27 @@ pub enum Refusal {
     },
     /// A name that is not UTF-8 or would leave the tree.
     BadName,
+    /// A socket, a pipe or a device.
+    NotAFile,
+    /// The operating system refused to give its content.
+    Unreadable {
+        /// The system's words; never content.
+        cause: String,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Symlink => formatter.write_str("is a symbolic link; links are never followed"),
+            Self::Submodule => formatter.write_str("is a submodule; submodules are not read"),
+            Self::LfsPointer => formatter.write_str("is a Git LFS pointer; its content is not in the repository"),
+            Self::TooLarge { size } => write!(formatter, "has {size} bytes, more than one file may have"),
+            Self::BadName => formatter.write_str("has a name that is not UTF-8 or would leave the tree"),
+            Self::NotAFile => formatter.write_str("is not a regular file"),
+            Self::Unreadable { cause } => write!(formatter, "cannot be read: {cause}"),
+        }
+    }
 }
 
 /// A source of plans.
@@ -88,4 +114,41 @@ pub enum SourceReason {
     LimitExceeded,
     Timeout,
     Internal,
+}
+
+impl SourceReason {
+    /// The condition's reason.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "Unreachable",
+            Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::RateLimited => "RateLimited",
+            Self::BranchNotFound => "BranchNotFound",
+            Self::EmptyRepository => "EmptyRepository",
+            Self::PathNotFound => "PathNotFound",
+            Self::LimitExceeded => "LimitExceeded",
+            Self::Timeout => "Timeout",
+            Self::Internal => "Internal",
+        }
+    }
+}
+
+impl SourceError {
+    /// Something that may be better at the next tick without anybody's change.
+    pub fn transient(reason: SourceReason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            transient: true,
+        }
+    }
+
+    /// Something that needs a commit or another setting.
+    pub fn terminal(reason: SourceReason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            transient: false,
+        }
+    }
 }
