@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use muster_core::model::id::Revision;
+use muster_core::spec::{Files, SourceFile};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,28 @@ pub struct Tree {
     pub files: BTreeMap<String, File>,
     /// Entries that were refused: path and why (promise 6).
     pub refused: BTreeMap<String, Refusal>,
+}
+
+impl Tree {
+    /// The same tree as `spec` reads it; contents are shared, not copied.
+    pub fn to_files(&self) -> Files {
+        let file = |file: &File| SourceFile {
+            blob: file.blob.clone(),
+            bytes: Arc::clone(&file.bytes),
+        };
+        Files {
+            files: self
+                .files
+                .iter()
+                .map(|(path, content)| (path.clone(), file(content)))
+                .collect(),
+            refused: self
+                .refused
+                .iter()
+                .map(|(path, refusal)| (path.clone(), refusal.to_string()))
+                .collect(),
+        }
+    }
 }
 
 /// One regular file.
