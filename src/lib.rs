@@ -1,6 +1,8 @@
 //! Muster: a commit becomes a measured run. Everything but the pure core and the load generator.
 
+pub mod api;
 pub mod bus;
+pub mod control;
 pub mod provider;
 pub mod runtime;
 pub mod source;

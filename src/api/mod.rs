@@ -1,0 +1,3 @@
+//! What the daemon serves over the network.
+
+pub mod worker;

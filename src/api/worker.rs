@@ -1,0 +1,210 @@
+//! The worker endpoint: proves who dials in, and translates the wire to the fleet and the bus.
+
+mod translate;
+
+use crate::bus::Delivery;
+use crate::bus::direct::{self, ENVELOPE_MAX_BYTES};
+use crate::bus::wire::fleet_server::{Fleet as Service, FleetServer};
+use crate::bus::wire::{self, from_worker};
+use crate::control::fleet::join::JoinToken;
+use crate::control::fleet::{Connection, Fleet};
+use futures_util::stream::{BoxStream, StreamExt as _};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+/// A worker says Hello at once.
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// Streams of one connection: control, data and a few fetches.
+const STREAMS_MAX: u32 = 64;
+
+/// Serves workers on a listener until cancelled, and watches the fleet for lost workers meanwhile. `queue` leads to ingest.
+///
+/// # Errors
+/// When the server cannot go on.
+pub async fn serve(
+    listener: TcpListener,
+    fleet: Fleet,
+    queue: mpsc::Sender<Delivery>,
+    token: JoinToken,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let endpoint = Endpoint {
+        fleet: fleet.clone(),
+        queue,
+        stop: stop.clone(),
+    };
+    let limit = ENVELOPE_MAX_BYTES.max(wire::CONTROL_MAX_BYTES);
+    let service = FleetServer::new(endpoint)
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let service = tonic::service::interceptor::InterceptedService::new(service, move |request: Request<()>| {
+        match request.metadata().get(wire::TOKEN_KEY) {
+            Some(shown) if token.is(shown.as_bytes()) => Ok(request),
+            _ => {
+                metrics::counter!("muster_worker_rejected_total", "reason" => "token").increment(1);
+                Err(Status::unauthenticated("the join token is missing or wrong"))
+            }
+        }
+    });
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(wire::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(wire::KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .add_service(service)
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    // Not tonic's graceful shutdown: it waits for open streams, and workers keep theirs open. Whatever is not acknowledged comes
+    // again from their spools.
+    tokio::select! {
+        result = server => result,
+        () = stop.cancelled() => Ok(()),
+        () = fleet.watch() => Ok(()),
+    }
+}
+
+struct Endpoint {
+    fleet: Fleet,
+    queue: mpsc::Sender<Delivery>,
+    stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl Service for Endpoint {
+    type ControlStream = BoxStream<'static, Result<wire::FromOwner, Status>>;
+    type DataStream = BoxStream<'static, Result<wire::Receipt, Status>>;
+    type FetchStream = BoxStream<'static, Result<wire::FetchPiece, Status>>;
+
+    async fn control(
+        &self,
+        request: Request<Streaming<wire::FromWorker>>,
+    ) -> Result<Response<Self::ControlStream>, Status> {
+        let mut reports = request.into_inner();
+        let first = timeout(HELLO_DEADLINE, reports.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no Hello"))??;
+        let Some(from_worker::What::Hello(hello)) = first.and_then(|message| message.what) else {
+            return Err(Status::invalid_argument("the first message is not Hello"));
+        };
+        let connection = translate::hello(hello).and_then(|hello| self.fleet.connect(hello));
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(reason) => {
+                metrics::counter!("muster_worker_rejected_total", "reason" => "hello").increment(1);
+                let refused = translate::refused(reason);
+                return Ok(Response::new(futures_util::stream::iter([Ok(refused)]).boxed()));
+            }
+        };
+        tracing::info!(worker = %connection.worker(), "worker is connected");
+        let mut beat = interval(wire::HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let talk = Talk {
+            welcome: Some(translate::welcome(self.fleet.epoch())),
+            epoch: self.fleet.epoch(),
+            connection,
+            reports,
+            beat,
+            stop: self.stop.clone(),
+        };
+        let stream = futures_util::stream::unfold(talk, |mut talk| async move {
+            let message = talk.next().await?;
+            Some((Ok(message), talk))
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn data(&self, request: Request<Streaming<wire::Envelope>>) -> Result<Response<Self::DataStream>, Status> {
+        let stream = direct::receive(request.into_inner(), self.queue.clone());
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn fetch(&self, request: Request<wire::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let digest = request.into_inner().digest;
+        let content = self
+            .fleet
+            .file(&digest)
+            .ok_or_else(|| Status::not_found("no run needs a file of this digest"))?;
+        let content = bytes::Bytes::from_owner(content);
+        let pieces = (0..content.len()).step_by(wire::FETCH_PIECE_BYTES).map(move |start| {
+            let end = content.len().min(start + wire::FETCH_PIECE_BYTES);
+            Ok(wire::FetchPiece {
+                content: content.slice(start..end),
+            })
+        });
+        Ok(Response::new(futures_util::stream::iter(pieces).boxed()))
+    }
+}
+
+/// One control connection. The answer stream drives it, so it ends with the connection.
+struct Talk {
+    welcome: Option<wire::FromOwner>,
+    epoch: u64,
+    connection: Connection,
+    reports: Streaming<wire::FromWorker>,
+    beat: Interval,
+    stop: CancellationToken,
+}
+
+impl Talk {
+    /// The next message to the worker; `None` ends the connection.
+    async fn next(&mut self) -> Option<wire::FromOwner> {
+        if let Some(welcome) = self.welcome.take() {
+            return Some(welcome);
+        }
+        loop {
+            let report = tokio::select! {
+                () = self.stop.cancelled() => return None,
+                order = self.connection.order() => return Some(translate::order(order?, self.epoch)),
+                _ = self.beat.tick() => return Some(self.clock()),
+                report = self.reports.message() => report,
+            };
+            let what = match report {
+                Ok(Some(message)) => message.what,
+                Ok(None) => return None,
+                Err(status) => {
+                    tracing::info!(worker = %self.connection.worker(), %status, "worker's connection is cut");
+                    return None;
+                }
+            };
+            match self.take(what) {
+                Some(true) => return Some(self.clock()),
+                Some(false) => {}
+                None => {
+                    tracing::warn!(worker = %self.connection.worker(), "impossible report; connection closed");
+                    metrics::counter!("muster_worker_rejected_total", "reason" => "report").increment(1);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn clock(&self) -> wire::FromOwner {
+        translate::clock(self.epoch, self.connection.owner_us())
+    }
+
+    /// Takes in a report. True: the clocks are to be compared once more at once. `None`: it cannot be.
+    fn take(&mut self, what: Option<from_worker::What>) -> Option<bool> {
+        match what? {
+            from_worker::What::Hello(_) => return None,
+            from_worker::What::Clock(reply) => {
+                return Some(self.connection.exchanged(reply.owner_us, reply.worker_us));
+            }
+            from_worker::What::Status(status) => self.connection.status(translate::status(&status)),
+            from_worker::What::Goodbye(goodbye) => self.connection.goodbye(&goodbye.reason),
+            from_worker::What::Progress(progress) => match translate::progress(progress)? {
+                translate::News::Progress { run, number, progress } => {
+                    if !self.connection.report(run, number, progress) {
+                        return None;
+                    }
+                }
+                translate::News::Released { run } => self.connection.released(run),
+            },
+        }
+        Some(false)
+    }
+}

@@ -1,0 +1,158 @@
+//! Wire messages to the fleet's types and back. What a worker sends is checked here; nothing of it is trusted.
+
+use crate::bus::wire::{self, command, ended, from_owner, progress};
+use crate::control::fleet::{EndedWhy, Hello, Order, Progress, StopMode, What, WorkerStatus};
+use muster_core::model::id::RunId;
+
+/// Longest text of a worker that is kept.
+const TEXT_MAX: usize = 1_000;
+
+/// What a progress message says.
+pub(super) enum News {
+    Progress {
+        run: RunId,
+        number: u32,
+        progress: Progress,
+    },
+    Released {
+        run: RunId,
+    },
+}
+
+pub(super) fn hello(hello: wire::Hello) -> Result<Hello, String> {
+    if hello.protocol != wire::PROTOCOL {
+        return Err(format!(
+            "this daemon speaks protocol {}, the worker (version {}) {}",
+            wire::PROTOCOL,
+            text(hello.version),
+            hello.protocol
+        ));
+    }
+    let held = match (hello.held_run.as_str(), hello.held_session.as_str()) {
+        ("", "") => None,
+        (run, session) => Some((
+            run.parse().map_err(|_| "the held run is not a UUID")?,
+            session.parse().map_err(|_| "the held session is not a UUID")?,
+        )),
+    };
+    Ok(Hello {
+        worker: hello.worker.parse().map_err(|_| "the worker's id is not a UUID")?,
+        unit: match hello.unit.as_str() {
+            "" => None,
+            unit => Some(unit.parse().map_err(|_| "the unit's name is none")?),
+        },
+        pool: hello
+            .pool
+            .parse()
+            .map_err(|_| "the pool is not project/WorkerPool/name")?,
+        version: text(hello.version),
+        threads: hello.threads,
+        held,
+        epoch: hello.epoch,
+    })
+}
+
+pub(super) fn welcome(epoch: u64) -> wire::FromOwner {
+    owner(from_owner::What::Welcome(wire::Welcome { epoch }))
+}
+
+pub(super) fn refused(reason: String) -> wire::FromOwner {
+    owner(from_owner::What::Refused(wire::Refused { reason }))
+}
+
+pub(super) fn clock(epoch: u64, owner_us: u64) -> wire::FromOwner {
+    owner(from_owner::What::Clock(wire::Clock { epoch, owner_us }))
+}
+
+pub(super) fn order(order: Order, epoch: u64) -> wire::FromOwner {
+    let what = match order.what {
+        What::Prepare(assignment) => command::What::Prepare(wire::Prepare {
+            session: assignment.session.to_string(),
+            index: assignment.segment.index,
+            count: assignment.segment.count,
+            plan: serde_json::to_vec(&assignment.load.plan)
+                .expect("a load plan has only string keys and serialises")
+                .into(),
+            files: assignment.load.files.keys().cloned().collect(),
+            seed: assignment.load.seed,
+            orphan_timeout_ms: u64::try_from(assignment.load.orphan_timeout.as_millis()).unwrap_or(u64::MAX),
+        }),
+        What::Arm { worker_us } => command::What::Arm(wire::Arm { worker_us }),
+        What::Commit => command::What::Commit(wire::Commit {}),
+        What::Advance { phase, worker_us } => command::What::Advance(wire::Advance { phase, worker_us }),
+        What::Pause => command::What::Pause(wire::Pause {}),
+        What::Resume => command::What::Resume(wire::Resume {}),
+        What::Stop(mode) => command::What::Stop(wire::Stop {
+            abort: mode == StopMode::Abort,
+        }),
+        What::Release => command::What::Release(wire::Release {}),
+    };
+    owner(from_owner::What::Command(wire::Command {
+        run: order.run.to_string(),
+        epoch,
+        id: order.id,
+        what: Some(what),
+    }))
+}
+
+pub(super) fn status(status: &wire::Status) -> WorkerStatus {
+    WorkerStatus {
+        cpu: share(status.cpu),
+        steal: share(status.steal),
+        memory_bytes: status.memory_bytes,
+        frames_made: status.frames_made,
+        frames_acked: status.frames_acked,
+        frames_spooled: status.frames_spooled,
+        bytes_spooled: status.bytes_spooled,
+        frames_dropped: status.frames_dropped,
+    }
+}
+
+pub(super) fn progress(message: wire::Progress) -> Option<News> {
+    let run = message.run.parse().ok()?;
+    let progress = match message.what? {
+        progress::What::Prepared(_) => Progress::Prepared,
+        progress::What::Refused(refused) => Progress::Refused(text(refused.reason)),
+        progress::What::Armed(_) => Progress::Armed,
+        progress::What::Started(started) => Progress::Started {
+            late_us: started.late_us,
+        },
+        progress::What::PhaseStarted(mark) => Progress::PhaseStarted(mark.phase),
+        progress::What::PhaseEnded(mark) => Progress::PhaseEnded(mark.phase),
+        progress::What::Waiting(mark) => Progress::Waiting(mark.phase),
+        progress::What::Ended(ended) => Progress::Ended {
+            why: match ended.why() {
+                ended::Why::Unknown => return None,
+                ended::Why::Finished => EndedWhy::Finished,
+                ended::Why::Stopped => EndedWhy::Stopped,
+                ended::Why::Orphaned => EndedWhy::Orphaned,
+                ended::Why::Failed => EndedWhy::Failed(text(ended.reason)),
+            },
+            last_sequence: ended.last_sequence,
+            dropped_frames: ended.dropped_frames,
+        },
+        progress::What::Released(_) => return Some(News::Released { run }),
+    };
+    Some(News::Progress {
+        run,
+        number: message.number,
+        progress,
+    })
+}
+
+fn owner(what: from_owner::What) -> wire::FromOwner {
+    wire::FromOwner { what: Some(what) }
+}
+
+fn share(value: f64) -> f64 {
+    if value.is_finite() { value.clamp(0.0, 1.0) } else { 0.0 }
+}
+
+fn text(mut text: String) -> String {
+    let mut end = text.len().min(TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}

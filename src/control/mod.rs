@@ -1,0 +1,3 @@
+//! The services of a daemon: they observe, decide by calling pure modules, and perform effects through ports.
+
+pub mod fleet;
