@@ -2,8 +2,13 @@
 
 pub mod frame;
 pub mod histogram;
+pub mod judge;
+pub mod query;
 pub mod slice;
 pub mod threshold;
+pub mod validity;
+pub mod verdict;
+pub mod view;
 mod wire;
 
 pub use wire::WireError;
