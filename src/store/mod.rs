@@ -1,6 +1,16 @@
 //! What is kept: the ledger (what was decided and done) and results (what was measured). One trait each, SQLite and MySQL behind.
 
+mod compact;
+mod db;
+mod fault;
+mod ledger;
+mod migrate;
+mod open;
+mod read;
+mod results;
 pub mod rows;
+
+pub use open::{Stores, open, redact};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -147,11 +157,20 @@ pub trait Results: Send + Sync {
     /// One transaction: run still open, watermarks compared and raised, parts and worker seconds appended (promise 49).
     /// What is at or below a watermark is dropped; what comes after the seal is counted, never added.
     async fn append(&self, flush: &Flush) -> Result<Appended>;
-    /// Parts of a run after a cursor, in the order stored, at most `limit`; each with its cursor.
+    /// Parts of a run after a cursor, in the order stored, at most `limit`; each with its cursor. A cursor of a run stays good while
+    /// the run is appended to, by however many, and over the seal.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the run was compacted since the cursor was given: forget what was read, and read from 0.
     async fn parts(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<(u64, SlicePart)>>;
-    /// Closes a run for good and compacts it to one part per (second, series). Closed already is success. Returns how many
-    /// frames came late so far.
+    /// Closes a run for good. Closed already is success. Returns how many frames came late so far.
     async fn seal(&self, run: RunId) -> Result<u64>;
+    /// Merges a sealed run to one part per (second, series), in bounded steps; parts of workers stay as they are. Readers see all
+    /// of the old parts or all of the new ones. Compacted already is success; a compaction that was cut off starts anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the run is not sealed, [`StoreError::Corrupt`] when a part cannot be read: all parts stay then.
+    async fn compact(&self, run: RunId) -> Result<()>;
     /// Whether a run is sealed.
     async fn is_sealed(&self, run: RunId) -> Result<bool>;
 }

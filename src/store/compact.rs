@@ -1,0 +1,169 @@
+//! Compaction of a sealed run: many parts of one (second, series) become one. Bounded in memory, all or nothing for readers.
+//!
+//! The merged parts are written as generation 1, unseen, while readers still get generation 0. One short transaction then switches
+//! the run over, and the old parts are deleted. Cut off before the switch, it starts anew; cut off after, only the deleting is left.
+
+use super::db::{transaction, values};
+use super::read;
+use super::results::{PART_COLUMNS, SqlResults, part_values};
+use super::rows::{PartOf, SlicePart};
+use super::{Result, StoreError};
+use muster_core::base::chain::chain;
+use muster_core::measure::slice::Stats;
+use muster_core::model::id::RunId;
+use std::collections::BTreeMap;
+
+/// Run seconds whose labels are looked at together; a second of a large run has some hundred parts.
+const SECONDS_AT_ONCE: u32 = 16;
+/// Parts read and written together: at some kilobytes each, a few megabytes.
+const PARTS_AT_ONCE: usize = 256;
+/// Rows deleted in one statement, so that its locks are short.
+const DELETE_AT_ONCE: u32 = 5_000;
+
+impl SqlResults {
+    pub(super) async fn compact_run(&self, run: RunId) -> Result<()> {
+        let state = transaction!(self.db, |tx| { self.locked_state(&mut tx, run).await })?;
+        if !state.sealed {
+            return Err(StoreError::Refused(format!(
+                "run {run} is not sealed, so its parts cannot be compacted"
+            )));
+        }
+        if state.generation == 0 {
+            // What a compaction that was cut off left behind.
+            self.delete_generation(run, 1).await?;
+            let highest = self.merge_all(run).await?;
+            let sql = "UPDATE run_state SET generation = 1, compacted_above = ? WHERE run = ? AND generation = 0";
+            self.db.execute(sql, &values![highest, run.0]).await?;
+        }
+        self.delete_generation(run, 0).await
+    }
+
+    /// Writes generation 1 and returns the highest number of generation 0.
+    async fn merge_all(&self, run: RunId) -> Result<u64> {
+        let sql =
+            "SELECT COALESCE(MAX(id), 0), COALESCE(MAX(second), 0) FROM slice_part WHERE run = ? AND generation = 0";
+        let read = |row: &super::db::Row| Ok((u64::try_from(row.int(0)?)?, u32::try_from(row.int(1)?)?));
+        let found = self.db.fetch("slice_part", sql, &values![run.0], read).await?;
+        let (highest, last_second) = found.first().copied().unwrap_or_default();
+        let mut from = 0;
+        while from <= last_second {
+            let next = from.saturating_add(SECONDS_AT_ONCE);
+            for batch in batches(self.groups(run, from, next).await?) {
+                self.merge_batch(run, batch).await?;
+            }
+            from = next;
+        }
+        Ok(highest)
+    }
+
+    /// The numbers of the parts of some seconds, grouped by what becomes one part. What workers said of themselves is never merged.
+    async fn groups(&self, run: RunId, from: u32, below: u32) -> Result<Vec<Group>> {
+        let sql = "SELECT id, second, worker, phase, scenario, name FROM slice_part \
+                   WHERE run = ? AND generation = 0 AND second >= ? AND second < ?";
+        let labels = self
+            .db
+            .fetch("slice_part", sql, &values![run.0, from, below], read::part_label)
+            .await?;
+        let mut groups: BTreeMap<(u32, PartOf, u64), Vec<u64>> = BTreeMap::new();
+        for (id, second, what) in labels {
+            let apart = if matches!(what, PartOf::Worker(_)) { id } else { 0 };
+            groups.entry((second, what, apart)).or_default().push(id);
+        }
+        let group = |((second, what, _), ids)| Group { second, what, ids };
+        Ok(groups.into_iter().map(group).collect())
+    }
+
+    async fn merge_batch(&self, run: RunId, batch: Vec<Group>) -> Result<()> {
+        let mut merged = Vec::with_capacity(batch.len());
+        for group in batch {
+            let mut whole = Merging::Nothing;
+            for ids in group.ids.chunks(PARTS_AT_ONCE) {
+                let marks = vec!["?"; ids.len()].join(", ");
+                let sql = format!("SELECT id, data FROM slice_part WHERE id IN ({marks}) ORDER BY id");
+                let ids: Vec<_> = ids.iter().map(|id| (*id).into()).collect();
+                let read = |row: &super::db::Row| Ok((row.int(0)?, row.bytes(1)?));
+                for (id, data) in self.db.fetch("slice_part", sql, &ids, read).await? {
+                    whole = whole.with(data).map_err(|reason| StoreError::Corrupt {
+                        table: "slice_part",
+                        row: id.to_string(),
+                        reason,
+                    })?;
+                }
+            }
+            merged.push(SlicePart {
+                second: group.second,
+                what: group.what,
+                data: whole.encoded(),
+            });
+        }
+        let rows: Vec<_> = merged.iter().map(|part| part_values(run, 1, part)).collect();
+        transaction!(self.db, |tx| {
+            tx.insert_many("slice_part", &PART_COLUMNS, &rows).await
+        })
+    }
+
+    async fn delete_generation(&self, run: RunId, generation: u32) -> Result<()> {
+        // The inner SELECT is there because SQLite knows no DELETE … LIMIT; its own SELECT around it because MySQL refuses LIMIT there.
+        let sql = "DELETE FROM slice_part WHERE id IN (SELECT id FROM \
+                   (SELECT id FROM slice_part WHERE run = ? AND generation = ? ORDER BY id LIMIT ?) AS some)";
+        loop {
+            let done = self
+                .db
+                .execute(sql, &values![run.0, generation, DELETE_AT_ONCE])
+                .await?;
+            if done.rows < u64::from(DELETE_AT_ONCE) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The parts that become one.
+struct Group {
+    second: u32,
+    what: PartOf,
+    ids: Vec<u64>,
+}
+
+/// Splits groups into runs of about [`PARTS_AT_ONCE`] parts.
+fn batches(groups: Vec<Group>) -> Vec<Vec<Group>> {
+    let mut batches = vec![Vec::new()];
+    let mut parts = 0;
+    for group in groups {
+        parts += group.ids.len();
+        batches.last_mut().expect("there is always a batch").push(group);
+        if parts >= PARTS_AT_ONCE {
+            batches.push(Vec::new());
+            parts = 0;
+        }
+    }
+    batches
+}
+
+/// One part alone is copied as it is; only from the second on are they decoded.
+enum Merging {
+    Nothing,
+    One(Vec<u8>),
+    Many(Box<Stats>),
+}
+
+impl Merging {
+    fn with(self, data: Vec<u8>) -> Result<Self, String> {
+        let decode = |data: &[u8]| Stats::decode(data).map_err(|error| chain(&error));
+        let (mut whole, data) = match self {
+            Self::Nothing => return Ok(Self::One(data)),
+            Self::One(first) => (Box::new(decode(&first)?), data),
+            Self::Many(whole) => (whole, data),
+        };
+        whole.merge(&decode(&data)?);
+        Ok(Self::Many(whole))
+    }
+
+    fn encoded(self) -> Vec<u8> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::One(data) => data,
+            Self::Many(whole) => whole.encode(),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Results in SQL: what ingest appends in one transaction, what judges and reports read, the seal.
+
+use super::db::{Conn, Db, Row, Value, read_all, transaction, values};
+use super::fault::Fault;
+use super::read;
+use super::rows::{Appended, Flush, PartOf, SessionRow, SlicePart};
+use super::{Result, Results, StoreError};
+use async_trait::async_trait;
+use muster_core::model::id::{RunId, SessionId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Results on either database.
+#[derive(Debug)]
+pub(super) struct SqlResults {
+    pub(super) db: Arc<Db>,
+}
+
+/// The columns of a part as written.
+pub(super) const PART_COLUMNS: [&str; 8] = [
+    "run",
+    "generation",
+    "second",
+    "worker",
+    "phase",
+    "scenario",
+    "name",
+    "data",
+];
+
+/// What is known of a run's results as a whole.
+#[derive(Debug, Default)]
+pub(super) struct RunState {
+    pub(super) sealed: bool,
+    /// 0: parts as they arrived; 1: compacted.
+    pub(super) generation: i64,
+    /// Cursors up to here are of parts that compaction replaced.
+    pub(super) compacted_above: u64,
+}
+
+impl SqlResults {
+    pub(super) fn new(db: Arc<Db>) -> Self {
+        Self { db }
+    }
+
+    /// Reads a run's state and holds it until the transaction ends: who appends to a run does so alone, and so the parts of a run
+    /// become visible in the order of their numbers, which is what lets readers go on from a cursor.
+    pub(super) async fn locked_state(&self, tx: &mut Conn, run: RunId) -> Result<RunState, Fault> {
+        state(tx, run, self.db.for_update()).await
+    }
+
+    async fn store(&self, tx: &mut Conn, flush: &Flush) -> Result<Appended, Fault> {
+        if self.locked_state(tx, flush.run).await?.sealed {
+            for (session, (_, to)) in &flush.watermarks {
+                // The highest sequence seen late, so that a repeat does not count twice.
+                let sql = "UPDATE session SET late = ? WHERE run = ? AND session = ? AND late < ?";
+                tx.execute(sql, &values![*to, flush.run.0, session.0, *to]).await?;
+            }
+            return Ok(Appended::Late);
+        }
+        // The run's lock keeps watermarks as they are read here.
+        let rows = tx
+            .rows(
+                "SELECT session, watermark FROM session WHERE run = ?",
+                &values![flush.run.0],
+            )
+            .await?;
+        let read = |row: &Row| {
+            Ok((
+                SessionId(Uuid::from_slice(&row.bytes(0)?)?),
+                u64::try_from(row.int(1)?)?,
+            ))
+        };
+        let stand: BTreeMap<_, _> = read_all("session", &rows, read)?.into_iter().collect();
+        let fits = flush
+            .watermarks
+            .iter()
+            .all(|(session, (from, _))| stand.get(session) == Some(from));
+        if !fits || !flush.ends.keys().all(|session| stand.contains_key(session)) {
+            return Ok(Appended::Moved);
+        }
+        let parts: Vec<Vec<Value>> = flush.parts.iter().map(|part| part_values(flush.run, 0, part)).collect();
+        tx.insert_many("slice_part", &PART_COLUMNS, &parts).await?;
+        for (session, (_, to)) in &flush.watermarks {
+            let sql = "UPDATE session SET watermark = ? WHERE run = ? AND session = ?";
+            tx.execute(sql, &values![*to, flush.run.0, session.0]).await?;
+        }
+        for (session, (last, dropped)) in &flush.ends {
+            let sql = "UPDATE session SET last_sequence = ?, dropped = ? WHERE run = ? AND session = ?";
+            let dropped = serde_json::json!(dropped);
+            tx.execute(sql, &values![*last, &dropped, flush.run.0, session.0])
+                .await?;
+        }
+        Ok(Appended::Stored)
+    }
+}
+
+/// Reads a run's state; a run that was never opened is open and has nothing.
+async fn state(conn: &mut Conn, run: RunId, lock: &str) -> Result<RunState, Fault> {
+    let sql = format!("SELECT sealed, generation, compacted_above FROM run_state WHERE run = ?{lock}");
+    let rows = conn.rows(sql, &values![run.0]).await?;
+    let found = read_all("run_state", &rows, |row| {
+        Ok(RunState {
+            sealed: row.int(0)? != 0,
+            generation: row.int(1)?,
+            compacted_above: u64::try_from(row.int(2)?)?,
+        })
+    })?;
+    Ok(found.into_iter().next().unwrap_or_default())
+}
+
+/// A part as parameters.
+pub(super) fn part_values(run: RunId, generation: i64, part: &SlicePart) -> Vec<Value> {
+    let data = part.data.as_slice();
+    match &part.what {
+        PartOf::Worker(worker) => {
+            let null = Value::Null;
+            Vec::from(values![
+                run.0,
+                generation,
+                part.second,
+                *worker,
+                null.clone(),
+                null.clone(),
+                null,
+                data
+            ])
+        }
+        PartOf::Series(series) => Vec::from(values![
+            run.0,
+            generation,
+            part.second,
+            Value::Null,
+            series.phase.as_str(),
+            series.scenario.as_str(),
+            series.name.as_str(),
+            data
+        ]),
+    }
+}
+
+#[async_trait]
+impl Results for SqlResults {
+    async fn open_run(&self, run: RunId) -> Result<()> {
+        let sql = self
+            .db
+            .upsert_sql("run_state", &["run", "sealed", "generation", "compacted_above"], &[]);
+        self.db
+            .execute(sql, &values![run.0, 0_u32, 0_u32, 0_u32])
+            .await
+            .map(drop)
+    }
+
+    async fn open_session(&self, row: &SessionRow) -> Result<()> {
+        let columns = [
+            "run",
+            "session",
+            "worker",
+            "watermark",
+            "late",
+            "last_sequence",
+            "dropped",
+        ];
+        let sql = self.db.upsert_sql("session", &columns, &[]);
+        let values = values![
+            row.run.0,
+            row.session.0,
+            row.worker,
+            row.watermark,
+            0_u32,
+            row.end,
+            &serde_json::json!(row.dropped),
+        ];
+        self.db.execute(sql, &values).await.map(drop)
+    }
+
+    async fn sessions(&self, run: RunId) -> Result<Vec<SessionRow>> {
+        let sql = "SELECT run, session, worker, watermark, last_sequence, dropped FROM session WHERE run = ? ORDER BY worker, session";
+        self.db.fetch("session", sql, &values![run.0], read::session).await
+    }
+
+    async fn append(&self, flush: &Flush) -> Result<Appended> {
+        transaction!(self.db, |tx| { self.store(&mut tx, flush).await })
+    }
+
+    async fn parts(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<(u64, SlicePart)>> {
+        let mut conn = self.db.connection(false).await?;
+        // Which generation holds is decided by the same statement that reads the rows.
+        let sql = "SELECT p.id, p.second, p.worker, p.phase, p.scenario, p.name, p.data FROM slice_part p \
+                   JOIN run_state r ON r.run = p.run AND r.generation = p.generation \
+                   WHERE p.run = ? AND p.id > ? ORDER BY p.id LIMIT ?";
+        let rows = conn.rows(sql, &values![run.0, after, limit]).await?;
+        let compacted_above = state(&mut conn, run, "").await?.compacted_above;
+        conn.release();
+        if after > 0 && after <= compacted_above {
+            return Err(StoreError::Conflict(format!(
+                "run {run} (compacted; read its parts from 0 again)"
+            )));
+        }
+        read_all("slice_part", &rows, read::part)
+    }
+
+    async fn seal(&self, run: RunId) -> Result<u64> {
+        self.open_run(run).await?;
+        transaction!(self.db, |tx| {
+            if !self.locked_state(&mut tx, run).await?.sealed {
+                tx.execute("UPDATE run_state SET sealed = 1 WHERE run = ?", &values![run.0])
+                    .await?;
+            }
+            let sql = "SELECT late - watermark FROM session WHERE run = ? AND late > watermark";
+            let rows = tx.rows(sql, &values![run.0]).await?;
+            let late = read_all("session", &rows, |row| Ok(u64::try_from(row.int(0)?)?))?;
+            Ok(late.iter().sum())
+        })
+    }
+
+    async fn is_sealed(&self, run: RunId) -> Result<bool> {
+        let mut conn = self.db.connection(false).await?;
+        let found = state(&mut conn, run, "").await?;
+        conn.release();
+        Ok(found.sealed)
+    }
+
+    async fn compact(&self, run: RunId) -> Result<()> {
+        self.compact_run(run).await
+    }
+}
