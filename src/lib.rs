@@ -3,6 +3,7 @@
 pub mod api;
 pub mod bus;
 pub mod control;
+pub mod ingest;
 pub mod provider;
 pub mod runtime;
 pub mod source;

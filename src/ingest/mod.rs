@@ -1,0 +1,343 @@
+//! Takes frames from a bus, merges them, stores them, and only then says so (promises 48 to 50).
+
+mod accept;
+mod flush;
+mod seal;
+#[cfg(test)]
+mod tests;
+
+pub use seal::Sealed;
+
+use crate::bus::{Consumer, Delivery, Fate};
+use crate::runtime::clock::Clock;
+use crate::store::rows::{Appended, SlicePart};
+use crate::store::{Results, StoreError};
+use accept::{Known, Verdict};
+use flush::{Batch, Closed};
+use futures_util::future::{BoxFuture, OptionFuture};
+use muster_core::model::id::RunId;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How often what came is stored: half of a frame's second, so that a live view is never two seconds behind.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// A batch of so many frames is stored at once.
+const FLUSH_FRAMES: usize = 512;
+/// Messages taken from the bus at a time.
+const RECEIVE_MAX: usize = 128;
+/// What ingest holds unstored at most, encoded; beyond it nothing is taken from the bus, and frames stay in the workers' spools.
+/// Over a minute of a hundred workers with 20 kB a frame.
+const HELD_MAX_BYTES: usize = 128 << 20;
+/// A database call that takes longer is given up and tried again; that it was done meanwhile is then found by reading.
+const STORE_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause after the database failed.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// At the end, so much time to store what is held; the rest comes again from the spools.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+/// What others may ask of ingest. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    results: Arc<dyn Results>,
+    clock: Clock,
+    /// Merged and not stored yet, oldest first.
+    held: Mutex<VecDeque<Arc<Closed>>>,
+    /// Runs with frames that are not even merged.
+    open: Mutex<BTreeMap<RunId, usize>>,
+    flush_now: Notify,
+}
+
+/// The loop: run it once.
+pub struct Intake {
+    shared: Arc<Shared>,
+    known: Known,
+    open: BTreeMap<RunId, Batch>,
+    next_flush: Option<Instant>,
+    retry_at: Option<Instant>,
+    appending: Option<BoxFuture<'static, Result<Appended, StoreError>>>,
+}
+
+/// Ingest into a results store: the handle and the loop.
+pub fn ingest(results: Arc<dyn Results>, clock: Clock) -> (Ingest, Intake) {
+    let shared = Arc::new(Shared {
+        results,
+        clock,
+        held: Mutex::default(),
+        open: Mutex::default(),
+        flush_now: Notify::new(),
+    });
+    let intake = Intake {
+        shared: shared.clone(),
+        known: Known::default(),
+        open: BTreeMap::new(),
+        next_flush: None,
+        retry_at: None,
+        appending: None,
+    };
+    (Ingest { shared }, intake)
+}
+
+impl Ingest {
+    /// Parts of a run that came and are not stored yet: what there is to judge while the database is down (promise 44). A part
+    /// may be stored in the moment between this call and the next read of the store.
+    pub fn held(&self, run: RunId) -> Vec<SlicePart> {
+        let held = self.shared.held();
+        held.iter()
+            .filter(|closed| closed.flush.run == run)
+            .flat_map(|closed| closed.flush.parts.iter().cloned())
+            .collect()
+    }
+}
+
+impl Shared {
+    fn held(&self) -> MutexGuard<'_, VecDeque<Arc<Closed>>> {
+        lock(&self.held)
+    }
+
+    fn holds(&self, run: RunId) -> bool {
+        self.held().iter().any(|closed| closed.flush.run == run) || lock(&self.open).contains_key(&run)
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held().iter().map(|closed| closed.bytes).sum()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What the loop woke up for.
+enum Woken {
+    Stop,
+    Received(Option<Vec<Delivery>>),
+    Appended(Result<Appended, StoreError>),
+    Flush,
+    Retry,
+}
+
+impl Intake {
+    /// Takes, merges and stores until the bus is closed or `stop` is cancelled; then stores what it holds, for a bounded time.
+    pub async fn run(mut self, consumer: &mut dyn Consumer, stop: CancellationToken) {
+        loop {
+            self.begin_append();
+            match self.wait(consumer, &stop).await {
+                Woken::Stop | Woken::Received(None) => break,
+                Woken::Received(Some(deliveries)) => {
+                    for delivery in deliveries {
+                        self.take(delivery).await;
+                    }
+                }
+                Woken::Appended(result) => self.appended(result).await,
+                Woken::Flush => self.close_all(),
+                Woken::Retry => self.retry_at = None,
+            }
+        }
+        self.close_all();
+        let last = async {
+            while !self.shared.held().is_empty() {
+                self.retry_at = None;
+                self.begin_append();
+                let Some(result) = OptionFuture::from(self.appending.as_mut()).await else {
+                    break;
+                };
+                let failed = result.is_err();
+                self.appended(result).await;
+                if failed {
+                    self.shared.clock.sleep(RETRY_AFTER).await;
+                }
+            }
+        };
+        if timeout(LAST_FLUSH, last).await.is_err() {
+            tracing::warn!("frames that could not be stored in time are left to the workers' spools");
+        }
+    }
+
+    async fn wait(&mut self, consumer: &mut dyn Consumer, stop: &CancellationToken) -> Woken {
+        let may_take = self.shared.held_bytes() + self.open_bytes() < HELD_MAX_BYTES;
+        let far = self.shared.clock.instant() + Duration::from_secs(3_600);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Woken::Stop,
+            Some(result) = OptionFuture::from(self.appending.as_mut()) => Woken::Appended(result),
+            () = sleep_until(self.next_flush.unwrap_or(far)), if self.next_flush.is_some() => Woken::Flush,
+            () = sleep_until(self.retry_at.unwrap_or(far)), if self.retry_at.is_some() => Woken::Retry,
+            () = self.shared.flush_now.notified() => Woken::Flush,
+            deliveries = consumer.receive(RECEIVE_MAX), if may_take => Woken::Received(deliveries),
+        }
+    }
+
+    fn open_bytes(&self) -> usize {
+        self.open.values().map(Batch::bytes).sum()
+    }
+
+    async fn take(&mut self, delivery: Delivery) {
+        let run = delivery.message.run;
+        let mut verdict = self.known.judge(&delivery.message);
+        if matches!(verdict, Verdict::UnknownSession) {
+            match self.read_sessions(run).await {
+                Ok(()) => verdict = self.known.judge(&delivery.message),
+                Err(error) => {
+                    // Not stored, so it comes again.
+                    tracing::warn!(%run, %error, "cannot read the sessions of a run");
+                    return;
+                }
+            }
+        }
+        match verdict {
+            Verdict::Take { frame, from } => {
+                let batch = self.open.entry(run).or_insert_with(|| Batch::new(run));
+                batch.add(*frame, from, delivery);
+                let is_full = batch.frames() >= FLUSH_FRAMES;
+                lock(&self.shared.open).insert(run, batch.frames());
+                if is_full {
+                    self.close(run);
+                } else if self.next_flush.is_none() {
+                    self.next_flush = Some(self.shared.clock.instant() + FLUSH_EVERY);
+                }
+            }
+            Verdict::Stored(watermark) => {
+                count("repeat");
+                let _ = delivery.fate.send(Fate::Stored(watermark));
+            }
+            Verdict::Held => {
+                count("repeat");
+                self.hold_answer(delivery);
+            }
+            Verdict::Refuse(reason) => refuse(delivery, reason),
+            Verdict::UnknownSession => refuse(delivery, "the session is unknown".to_owned()),
+        }
+    }
+
+    /// A repeat of something that is held: its answer waits for the newest batch, which is stored after the one it is in.
+    fn hold_answer(&mut self, delivery: Delivery) {
+        let run = delivery.message.run;
+        self.open.entry(run).or_insert_with(|| Batch::new(run)).wait(delivery);
+        if self.next_flush.is_none() {
+            self.next_flush = Some(self.shared.clock.instant() + FLUSH_EVERY);
+        }
+    }
+
+    async fn read_sessions(&mut self, run: RunId) -> Result<(), StoreError> {
+        let rows = timeout(STORE_DEADLINE, self.shared.results.sessions(run))
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))?;
+        self.known.learn(run, rows);
+        Ok(())
+    }
+
+    fn close_all(&mut self) {
+        let runs: Vec<RunId> = self.open.keys().copied().collect();
+        for run in runs {
+            self.close(run);
+        }
+        self.next_flush = None;
+    }
+
+    fn close(&mut self, run: RunId) {
+        if let Some(batch) = self.open.remove(&run) {
+            self.shared.held().push_back(Arc::new(batch.close()));
+            lock(&self.shared.open).remove(&run);
+        }
+    }
+
+    /// Stores the oldest batch, unless that is under way or failed just now.
+    fn begin_append(&mut self) {
+        if self.appending.is_some() || self.retry_at.is_some() {
+            return;
+        }
+        let Some(oldest) = self.shared.held().front().cloned() else {
+            return;
+        };
+        let results = self.shared.results.clone();
+        self.appending = Some(Box::pin(async move {
+            timeout(STORE_DEADLINE, results.append(&oldest.flush))
+                .await
+                .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
+        }));
+    }
+
+    async fn appended(&mut self, result: Result<Appended, StoreError>) {
+        self.appending = None;
+        match result {
+            Ok(Appended::Stored) => {
+                let Some(closed) = self.shared.held().pop_front() else {
+                    return;
+                };
+                metrics::counter!("muster_ingest_frames_total", "fate" => "stored").increment(closed.frames as u64);
+                self.known.stored(&closed.flush);
+                for (session, sequence, fate) in closed.take_fates() {
+                    let watermark = self.known.watermark(closed.flush.run, session).max(sequence);
+                    let _ = fate.send(Fate::Stored(watermark));
+                }
+            }
+            Ok(Appended::Late) => {
+                let Some(closed) = self.shared.held().pop_front() else {
+                    return;
+                };
+                metrics::counter!("muster_ingest_frames_total", "fate" => "late").increment(closed.frames as u64);
+                self.known.forget(closed.flush.run);
+                for (_, _, fate) in closed.take_fates() {
+                    let _ = fate.send(Fate::Refused("the run is sealed".to_owned()));
+                }
+            }
+            Ok(Appended::Moved) => self.rebuild().await,
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "results cannot be stored; trying again");
+                self.retry_at = Some(self.shared.clock.instant() + RETRY_AFTER);
+            }
+            Err(error) => {
+                // Not stored: the answers are dropped, the spools keep the frames, other runs go on.
+                tracing::error!(%error, "results are refused by the store");
+                let closed = self.shared.held().pop_front();
+                if let Some(closed) = closed {
+                    self.known.forget(closed.flush.run);
+                }
+                self.retry_at = Some(self.shared.clock.instant() + RETRY_AFTER);
+            }
+        }
+    }
+
+    /// The store was not where the oldest batch thought: another writer, or a commit whose answer was lost. Everything held of
+    /// that run is judged anew against what the store says.
+    async fn rebuild(&mut self) {
+        let Some(run) = self.shared.held().front().map(|closed| closed.flush.run) else {
+            return;
+        };
+        self.known.forget(run);
+        if let Err(error) = self.read_sessions(run).await {
+            tracing::warn!(%run, %error, "cannot read the sessions of a run");
+            self.retry_at = Some(self.shared.clock.instant() + RETRY_AFTER);
+            return;
+        }
+        let mut again: Vec<Delivery> = Vec::new();
+        self.shared.held().retain(|closed| {
+            if closed.flush.run == run {
+                again.extend(closed.take_deliveries());
+            }
+            closed.flush.run != run
+        });
+        again.extend(self.open.remove(&run).into_iter().flat_map(Batch::into_deliveries));
+        for delivery in again {
+            self.take(delivery).await;
+        }
+    }
+}
+
+fn refuse(delivery: Delivery, reason: String) {
+    count("refused");
+    tracing::warn!(run = %delivery.message.run, session = %delivery.message.session, %reason, "frame refused");
+    let _ = delivery.fate.send(Fate::Refused(reason));
+}
+
+fn count(fate: &'static str) {
+    metrics::counter!("muster_ingest_frames_total", "fate" => fate).increment(1);
+}

@@ -1,0 +1,1 @@
+//! Ingest against the bus in memory and SQLite in memory.
