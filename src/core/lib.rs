@@ -7,5 +7,6 @@ pub mod diff;
 pub mod lifecycle;
 pub mod measure;
 pub mod model;
+pub mod report;
 pub mod spec;
 pub mod topology;

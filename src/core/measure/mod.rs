@@ -5,6 +5,7 @@ pub mod histogram;
 pub mod judge;
 pub mod query;
 pub mod slice;
+pub mod summary;
 pub mod threshold;
 pub mod validity;
 pub mod verdict;

@@ -1,0 +1,14 @@
+//! Reports: one JSON document per run, and the texts made from it. Everything but the document's building reads the document only, so a
+//! stored report prints years later.
+
+pub mod build;
+pub mod compare;
+mod format;
+pub mod json;
+pub mod junit;
+pub mod markdown;
+pub mod style;
+pub mod text;
+
+pub use build::{PhaseTiming, ReportInput, WorkerInfo};
+pub use json::Report;
