@@ -16,7 +16,7 @@ mod laws;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
 
 pub use changeset::{Action, Change, Changeset, FORMAT_VERSION, FieldChange, Refusal, Step, Summary, UnitStep};
 pub use compute::{DiffPolicy, applied_resource, between, changeset, inventory_row};
