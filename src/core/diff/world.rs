@@ -235,7 +235,7 @@ impl World {
 
     pub(crate) fn all_units(&self) -> Vec<&ObservedUnit> {
         let units = |sight| match sight {
-            &Sight::Seen(ref units) => units.iter().collect(),
+            Sight::Seen(units) => units.iter().collect(),
             Sight::Unreachable { .. } => Vec::new(),
         };
         self.observed.environments.values().flat_map(units).collect()
