@@ -37,7 +37,7 @@ pub(super) fn judge(
         .observed
         .approved_deletions
         .iter()
-        .any(|approval| covers(view, approval, revision, gone))
+        .any(|approval| covers(view, approval, revision, &unapproved))
     {
         return None;
     }
@@ -84,7 +84,7 @@ fn reason(view: &View<'_>, project: &Name, gone: usize, policy: &DiffPolicy) -> 
 }
 
 /// An approval holds for its revision and its exact set. What of the set is gone by now was deleted under it.
-fn covers(view: &View<'_>, approval: &DeletionApproval, revision: &Revision, gone: &BTreeSet<&Key>) -> bool {
+fn covers(view: &View<'_>, approval: &DeletionApproval, revision: &Revision, gone: &[Key]) -> bool {
     approval.revision == *revision
         && gone.iter().all(|key| approval.keys.contains(key))
         && approval.keys.iter().all(|key| {

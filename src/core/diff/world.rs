@@ -234,11 +234,14 @@ impl World {
     }
 
     pub(crate) fn all_units(&self) -> Vec<&ObservedUnit> {
-        let units = |sight| match sight {
-            Sight::Seen(units) => units.iter().collect(),
-            Sight::Unreachable { .. } => Vec::new(),
-        };
-        self.observed.environments.values().flat_map(units).collect()
+        let sights = self.observed.environments.values();
+        sights
+            .filter_map(|sight| match sight {
+                Sight::Seen(units) => Some(units),
+                Sight::Unreachable { .. } => None,
+            })
+            .flatten()
+            .collect()
     }
 
     /// What has started becomes Ready.
