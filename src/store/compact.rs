@@ -3,10 +3,11 @@
 //! The merged parts are written as generation 1, unseen, while readers still get generation 0. One short transaction then switches
 //! the run over, and the old parts are deleted. Cut off before the switch, it starts anew; cut off after, only the deleting is left.
 
-use super::db::{transaction, values};
+use super::db::transaction;
 use super::read;
 use super::results::{PART_COLUMNS, SqlResults, part_values};
 use super::rows::{PartOf, SlicePart};
+use super::value::{Row, values};
 use super::{Result, StoreError};
 use muster_core::base::chain::chain;
 use muster_core::measure::slice::Stats;
@@ -42,7 +43,7 @@ impl SqlResults {
     async fn merge_all(&self, run: RunId) -> Result<u64> {
         let sql =
             "SELECT COALESCE(MAX(id), 0), COALESCE(MAX(second), 0) FROM slice_part WHERE run = ? AND generation = 0";
-        let read = |row: &super::db::Row| Ok((u64::try_from(row.int(0)?)?, u32::try_from(row.int(1)?)?));
+        let read = |row: &Row| Ok((u64::try_from(row.int(0)?)?, u32::try_from(row.int(1)?)?));
         let found = self.db.fetch("slice_part", sql, &values![run.0], read).await?;
         let (highest, last_second) = found.first().copied().unwrap_or_default();
         let mut from = 0;
@@ -81,7 +82,7 @@ impl SqlResults {
                 let marks = vec!["?"; ids.len()].join(", ");
                 let sql = format!("SELECT id, data FROM slice_part WHERE id IN ({marks}) ORDER BY id");
                 let ids: Vec<_> = ids.iter().map(|id| (*id).into()).collect();
-                let read = |row: &super::db::Row| Ok((row.int(0)?, row.bytes(1)?));
+                let read = |row: &Row| Ok((row.int(0)?, row.bytes(1)?));
                 for (id, data) in self.db.fetch("slice_part", sql, &ids, read).await? {
                     whole = whole.with(data).map_err(|reason| StoreError::Corrupt {
                         table: "slice_part",

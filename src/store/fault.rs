@@ -4,6 +4,10 @@ use super::StoreError;
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 
+/// How a person gets along with a server whose TLS or passwords do not fit.
+const TLS_HINT: &str = "MySQL before 8.0.16 speaks no TLS that is still safe: `?ssl-mode=DISABLED` and a user \
+                        `IDENTIFIED WITH mysql_native_password` do without; a caching_sha2_password needs TLS";
+
 /// Why a statement failed, as seen inside the store.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -37,14 +41,17 @@ impl From<sqlx::Error> for Fault {
                 Some(mysql) => of_mysql(mysql.number(), mysql.message()),
                 None => of_sqlite(database.as_ref()),
             },
+            sqlx::Error::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+                refused(format!("TLS: {error}; {TLS_HINT}"))
+            }
             sqlx::Error::PoolTimedOut => unavailable("no connection came free in time".to_owned()),
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
                 unavailable(muster_core::base::chain::chain(&error))
             }
-            sqlx::Error::Tls(_) => refused(format!(
-                "{}; a password for MySQL 8 needs TLS (`?ssl-mode=REQUIRED`) or a socket (`?socket=/path`)",
-                muster_core::base::chain::chain(&error)
-            )),
+            // In a connection's making, Configuration is: no way to send the password.
+            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => {
+                refused(format!("{}; {TLS_HINT}", muster_core::base::chain::chain(&error)))
+            }
             _ => refused(muster_core::base::chain::chain(&error)),
         }
     }

@@ -1,10 +1,11 @@
 //! The ledger in SQL: one row of what was decided per call.
 
-use super::db::{Db, Value, read_all, transaction, values};
+use super::db::{Db, transaction};
 use super::read;
 use super::rows::{
     ChangesetRow, EventFilter, EventRow, HookRow, Inserted, Overlay, ProjectRow, RunFilter, RunRow, RunWorkerRow,
 };
+use super::value::{Row, Value, read_all, values};
 use super::{Ledger, Result, StoreError};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -118,7 +119,7 @@ impl Ledger for SqlLedger {
 
     async fn deletions_since(&self, since: Timestamp) -> Result<Vec<(Name, u32)>> {
         let sql = "SELECT project, COUNT(*) FROM deletion WHERE deleted_at >= ? GROUP BY project ORDER BY project";
-        let read = |row: &super::db::Row| Ok((Name::new(row.text(0)?)?, u32::try_from(row.int(1)?)?));
+        let read = |row: &Row| Ok((Name::new(row.text(0)?)?, u32::try_from(row.int(1)?)?));
         self.db.fetch("deletion", sql, &values![since], read).await
     }
 
@@ -180,7 +181,7 @@ impl Ledger for SqlLedger {
 
     async fn deletion_approvals(&self) -> Result<Vec<DeletionApproval>> {
         let sql = "SELECT revision, document FROM deletion_approval ORDER BY revision, keys_digest";
-        let read = |row: &super::db::Row| Ok(serde_json::from_str(&row.text(1)?)?);
+        let read = |row: &Row| Ok(serde_json::from_str(&row.text(1)?)?);
         self.db.fetch("deletion_approval", sql, &[], read).await
     }
 
@@ -356,7 +357,7 @@ impl Ledger for SqlLedger {
 
     async fn summary(&self, id: RunId) -> Result<Option<serde_json::Value>> {
         let sql = "SELECT run, report FROM summary WHERE run = ?";
-        let read = |row: &super::db::Row| Ok(serde_json::from_str(&row.text(1)?)?);
+        let read = |row: &Row| Ok(serde_json::from_str(&row.text(1)?)?);
         Ok(self.db.fetch("summary", sql, &values![id.0], read).await?.pop())
     }
 

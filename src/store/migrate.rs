@@ -1,7 +1,8 @@
 //! The schema's versions: which files make it, and bringing a database up to the newest one. Forward only.
 
-use super::db::{Conn, Db, STATEMENT_DEADLINE, read_all, values};
+use super::db::{Conn, Db, STATEMENT_DEADLINE};
 use super::fault::Fault;
+use super::value::{read_all, values};
 use super::{Result, StoreError};
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ mod open;
 mod read;
 mod results;
 pub mod rows;
+mod value;
 
 pub use open::{Stores, open, redact};
 

@@ -1,15 +1,16 @@
 //! Opening a store by its address: connections, settings each of them must have, file rights. No password leaves this file.
 
-use super::db::{Db, LOCK_WAIT, STATEMENT_DEADLINE, read_all};
+use super::db::{Db, LOCK_WAIT, MYSQL_LOCK_WAIT_S, STATEMENT_DEADLINE};
 use super::fault::Fault;
 use super::ledger::SqlLedger;
 use super::migrate::migrate;
 use super::results::SqlResults;
+use super::value::read_all;
 use super::{Ledger, Result, Results, StoreError};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -37,9 +38,10 @@ pub struct Stores {
 ///
 /// - `sqlite:///var/lib/muster/muster.db` or `sqlite://muster.db`: a file, made with its folder when missing, readable by its owner only;
 /// - `sqlite::memory:`: nothing is kept;
-/// - `mysql://user:password@host:3306/database`, also for MariaDB (`mariadb://` is the same). `?socket=/path` connects by a socket;
-///   `?ssl-mode=REQUIRED|VERIFY_CA|VERIFY_IDENTITY&ssl-ca=/path` decides on TLS. MySQL 8's own way of checking passwords needs one of the
-///   two. MySQL is 8.0.12 or newer, MariaDB 10.11 or newer.
+/// - `mysql://user:password@host:3306/database`, also for MariaDB (`mariadb://` is the same); MySQL is 8.0.12 or newer, MariaDB 10.11 or
+///   newer. `?socket=/path` connects by a socket. TLS is used where the server offers it, unless `?ssl-mode=DISABLED`; `?ssl-mode=REQUIRED`
+///   insists, `VERIFY_CA` and `VERIFY_IDENTITY` with `&ssl-ca=/path` also check the certificate. A user with a password needs TLS or
+///   `IDENTIFIED WITH mysql_native_password`, also on a socket.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] when it does not answer (trying later makes sense), [`StoreError::Refused`] when somebody has to mend something.
@@ -69,12 +71,9 @@ fn password(url: &str) -> Option<&str> {
         .filter(|password| !password.is_empty())
 }
 
-/// Names the database in an error and takes the password out, should a driver have put it in.
+/// Names the database in an error, without the password; also where a driver's text repeats the address.
 fn hide(error: StoreError, url: &str) -> StoreError {
-    let clean = |text: String| {
-        let text = password(url).map_or(text.clone(), |password| text.replace(password, "***"));
-        format!("{}: {text}", redact(url))
-    };
+    let clean = |text: String| format!("{}: {}", redact(url), text.replace(url, &redact(url)));
     match error {
         StoreError::Unavailable(text) => StoreError::Unavailable(clean(text)),
         StoreError::Refused(text) => StoreError::Refused(clean(text)),
@@ -105,19 +104,28 @@ fn sqlite_options() -> SqliteConnectOptions {
 }
 
 async fn sqlite_memory() -> Result<Db> {
-    // Each connection to `:memory:` is a database of its own, and it is gone with the connection: exactly one, for ever.
-    let writer = PoolOptions::new()
-        .min_connections(1)
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .acquire_timeout(STATEMENT_DEADLINE)
-        .connect_with(sqlite_options().filename(":memory:"))
-        .await
-        .map_err(Fault::from)?;
+    // Parsing this address makes a name, so that every connection with these options sees the same database.
+    let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(Fault::from)?;
+    let options = options.busy_timeout(LOCK_WAIT).disable_statement_logging();
+    let pool = |options: SqliteConnectOptions| async move {
+        let pool = PoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None);
+        let pool: SqlitePool = pool
+            .acquire_timeout(STATEMENT_DEADLINE)
+            .connect_with(options)
+            .await
+            .map_err(Fault::from)?;
+        Ok::<_, StoreError>(pool)
+    };
+    let anchor = pool(options.clone()).await?;
+    // Readers share the writer's connection: between connections in shared memory SQLite does not wait for locks, it fails.
+    let writer = pool(options).await?;
     Ok(Db::Sqlite {
         readers: writer.clone(),
         writer,
+        _anchor: Some(anchor),
     })
 }
 
@@ -136,6 +144,7 @@ async fn sqlite_file(path: &Path) -> Result<Db> {
     Ok(Db::Sqlite {
         writer: pool(1, options.clone()).await?,
         readers: pool(SQLITE_READERS, options).await?,
+        _anchor: None,
     })
 }
 
@@ -154,11 +163,13 @@ fn make_private(path: &Path) -> std::io::Result<()> {
 }
 
 /// Settings that every connection must have, whatever the server's defaults: no silent truncation, no gap locks.
-const MYSQL_SESSION: [&str; 3] = [
-    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION innodb_lock_wait_timeout = 5, SESSION autocommit = 1",
-];
+fn mysql_session() -> [String; 3] {
+    [
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'".to_owned(),
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
+        format!("SET SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_WAIT_S}, SESSION autocommit = 1"),
+    ]
+}
 
 async fn mysql(url: &str) -> Result<Db> {
     let options = MySqlConnectOptions::from_str(url)
@@ -189,8 +200,8 @@ async fn mysql(url: &str) -> Result<Db> {
         .acquire_timeout(CONNECT_DEADLINE)
         .after_connect(|connection, _| {
             Box::pin(async move {
-                for setting in MYSQL_SESSION {
-                    connection.execute(sqlx::raw_sql(setting)).await?;
+                for setting in mysql_session() {
+                    connection.execute(sqlx::raw_sql(AssertSqlSafe(setting))).await?;
                 }
                 Ok(())
             })

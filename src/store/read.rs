@@ -1,9 +1,9 @@
 //! Rows as read from the database, turned into types.
 
-use super::db::{Row, Unreadable};
 use super::rows::{
     ChangesetRow, EventRow, HookRow, Overlay, PartOf, ProjectRow, RunRow, RunWorkerRow, SessionRow, SlicePart,
 };
+use super::value::{Row, Unreadable};
 use jiff::Timestamp;
 use muster_core::measure::slice::SeriesKey;
 use muster_core::model::id::{Digest, Name, Revision, RunId, SessionId, WorkerId};

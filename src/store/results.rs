@@ -1,9 +1,10 @@
 //! Results in SQL: what ingest appends in one transaction, what judges and reports read, the seal.
 
-use super::db::{Conn, Db, Row, Value, read_all, transaction, values};
+use super::db::{Conn, Db, transaction};
 use super::fault::Fault;
 use super::read;
 use super::rows::{Appended, Flush, PartOf, SessionRow, SlicePart};
+use super::value::{Row, Value, read_all, values};
 use super::{Result, Results, StoreError};
 use async_trait::async_trait;
 use muster_core::model::id::{RunId, SessionId};

@@ -1,2 +1,4 @@
 //! The one integration test binary: real processes, real servers, real databases.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod contract;

@@ -1,0 +1,3 @@
+//! One contract per port, passed by every adapter.
+
+mod store;
