@@ -1,5 +1,6 @@
 //! Measurement: histograms, slices, frames, merging, thresholds, summaries, verdicts.
 
+mod codec;
 pub mod frame;
 pub mod histogram;
 pub mod judge;

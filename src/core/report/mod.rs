@@ -7,6 +7,7 @@ mod format;
 pub mod json;
 pub mod junit;
 pub mod markdown;
+mod page;
 pub mod style;
 pub mod text;
 

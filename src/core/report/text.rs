@@ -2,14 +2,13 @@
 
 use super::format::{Table, bytes, count, milliseconds, of_trend, percent, rate, seconds, shorten, value};
 use super::json::{Measured, PhaseReport, Report};
+use super::page::{LIST_MAX, Page};
 use super::style::{Style, TextOptions};
 use crate::measure::judge::ThresholdResult;
 use crate::measure::validity::CompletenessKind;
 use crate::model::run::TriggerKind;
 use std::fmt::Write as _;
 
-/// Errors, gaps and checks shown; the document has all.
-const LIST_MAX: usize = 10;
 const TREND_COLUMNS: [&str; 7] = ["avg", "min", "med", "p(90)", "p(95)", "p(99)", "max"];
 
 /// Prints a report.
@@ -60,59 +59,7 @@ pub(super) fn threshold_value(result: &ThresholdResult) -> String {
     }
 }
 
-struct Page {
-    options: TextOptions,
-    text: String,
-}
-
 impl Page {
-    fn line(&mut self, line: &str) {
-        let clean = self.options.clean(line);
-        self.raw(clean.trim_end());
-    }
-
-    /// A line whose parts were cleaned before they were painted.
-    fn raw(&mut self, line: &str) {
-        self.text.push_str(line);
-        self.text.push('\n');
-    }
-
-    fn heading(&mut self, heading: &str) {
-        let heading = self.options.paint(Style::Strong, heading);
-        self.raw("");
-        self.raw(&heading);
-    }
-
-    fn table(&mut self, table: &Table) {
-        let most = (self.options.width / 3).max(20);
-        for (at, line) in table.lines(most).iter().enumerate() {
-            let line = self.options.clean(line);
-            let line = if at == 0 {
-                self.options.paint(Style::Dim, &line)
-            } else {
-                line
-            };
-            self.raw(&line);
-        }
-    }
-
-    /// Lines of words, at most as wide as the page, with an indent.
-    fn wrapped(&mut self, indent: &str, text: &str) {
-        let most = self.options.width.max(60);
-        let mut line = indent.to_owned();
-        for word in self.options.clean(text).split_whitespace() {
-            if line.len() > indent.len() && line.chars().count() + 1 + word.chars().count() > most {
-                self.raw(line.trim_end());
-                line = indent.to_owned();
-            }
-            if line.len() > indent.len() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        self.raw(line.trim_end());
-    }
-
     fn ending(&mut self, report: &Report) {
         let style = ending_style(report);
         let word = match &report.ending.reason {
@@ -499,12 +446,6 @@ impl Page {
             ));
         }
         self.more(report.completeness.gaps.len());
-    }
-
-    fn more(&mut self, listed: usize) {
-        if listed > LIST_MAX {
-            self.line(&format!("    and {} more", listed - LIST_MAX));
-        }
     }
 }
 
