@@ -1,5 +1,6 @@
-//! What std lacks: durations as plans write them, backoff, error chains.
+//! What std lacks: durations as plans write them, numbers as people read them, backoff, error chains.
 
 pub mod backoff;
 pub mod chain;
+pub mod humane;
 pub mod units;

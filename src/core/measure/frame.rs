@@ -148,3 +148,68 @@ fn read_end(reader: &mut Reader<'_>) -> Result<Body, WireError> {
     }
     Ok(Body::End { last_sequence, dropped })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Body, FRAME_MAX_BYTES, Frame, VERSION};
+    use crate::measure::WireError;
+    use crate::measure::testing::{mangled, second};
+    use crate::model::id::{RunId, SessionId};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn body() -> impl Strategy<Value = Body> {
+        let ranges = prop::collection::vec((1_u64..1_000, 0_u64..1_000), 0..5);
+        let end = (2_000_u64..10_000, ranges).prop_map(|(last_sequence, ranges)| Body::End {
+            last_sequence,
+            dropped: ranges.into_iter().map(|(from, length)| (from, from + length)).collect(),
+        });
+        prop_oneof![second().prop_map(Body::Second), end]
+    }
+
+    fn frame() -> impl Strategy<Value = Frame> {
+        (any::<u128>(), any::<u128>(), any::<u32>(), any::<u64>(), body()).prop_map(
+            |(run, session, worker, sequence, body)| Frame {
+                run: RunId(Uuid::from_u128(run)),
+                session: SessionId(Uuid::from_u128(session)),
+                worker,
+                sequence,
+                body,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn s48_what_is_encoded_decodes(frame in frame()) {
+            prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), frame in frame(), mangle in mangled()) {
+            let _ = Frame::decode(&bytes);
+            let _ = Frame::decode(&mangle.apply(frame.encode()));
+        }
+    }
+
+    #[test]
+    fn limits_are_kept_before_anything_is_read() {
+        let large = vec![VERSION; FRAME_MAX_BYTES + 1];
+        assert_eq!(Frame::decode(&large), Err(WireError::TooLarge(FRAME_MAX_BYTES)));
+        assert_eq!(Frame::decode(&[9; 50]), Err(WireError::Version(9)));
+        assert_eq!(Frame::decode(&[]), Err(WireError::Truncated));
+        let frame = Frame {
+            run: RunId(Uuid::nil()),
+            session: SessionId(Uuid::nil()),
+            worker: 0,
+            sequence: 3,
+            body: Body::End {
+                last_sequence: 3,
+                dropped: vec![(2, 9)],
+            },
+        };
+        assert!(Frame::decode(&frame.encode()).is_err());
+    }
+}

@@ -359,3 +359,198 @@ impl PartialEq for Histogram {
             && self.buckets().eq(other.buckets())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HIGHEST_NS, Histogram, LOWEST_NS, Precision, Quantile};
+    use crate::measure::testing::{histogram, mangled};
+    use proptest::prelude::*;
+
+    fn of(precision: Precision, values: &[u64]) -> Histogram {
+        let mut histogram = Histogram::new(precision);
+        for value in values {
+            histogram.record(*value);
+        }
+        histogram
+    }
+
+    /// The value of the nearest rank among raw samples.
+    fn exact(sorted: &[u64], per_mille: u64) -> u64 {
+        let rank = (sorted.len() as u64 * per_mille).div_ceil(1_000).max(1);
+        sorted[rank as usize - 1]
+    }
+
+    /// Distributions that break histograms: one value, two far apart, borders of buckets, powers of two, the whole range, a heavy tail.
+    fn adversarial() -> impl Strategy<Value = Vec<u64>> {
+        let any = 1..HIGHEST_NS;
+        let power = (6_u32..41, -2_i64..3).prop_map(|(power, off)| (1_u64 << power).saturating_add_signed(off));
+        let log_uniform = (0.0_f64..28.9).prop_map(|exponent| exponent.exp() as u64);
+        let tail = (1_u32..1_000_000).prop_map(|draw| 200_000_000_000_u64 / u64::from(draw));
+        prop_oneof![
+            (any.clone(), 1_usize..500).prop_map(|(value, count)| vec![value; count]),
+            (any.clone(), any.clone(), 1_usize..500, 1_usize..500).prop_map(|(low, high, many, few)| {
+                let mut values = vec![low; many];
+                values.extend(vec![high; few]);
+                values
+            }),
+            prop::collection::vec(power, 1..500),
+            prop::collection::vec(log_uniform, 1..2_000),
+            prop::collection::vec(tail, 1..2_000),
+            prop::collection::vec(any, 1..2_000),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn s51_percentiles_are_those_of_the_raw_samples(mut values in adversarial()) {
+            let fine = of(Precision::Fine, &values);
+            let coarse = of(Precision::Coarse, &values);
+            values.sort_unstable();
+            for per_mille in [0, 1, 10, 250, 500, 750, 900, 950, 990, 999, 1_000] {
+                let truth = exact(&values, per_mille);
+                for (histogram, permitted) in [(&fine, 0.001), (&coarse, 0.008)] {
+                    let told = histogram.quantile(per_mille as f64 / 1_000.0).unwrap();
+                    let error = told.abs_diff(truth) as f64;
+                    prop_assert!(error <= (truth as f64 * permitted).max(LOWEST_NS as f64), "p{per_mille}: {told} for {truth}");
+                }
+            }
+            let sum: u128 = values.iter().map(|value| u128::from(*value)).sum();
+            prop_assert_eq!(fine.sum_ns(), sum);
+            prop_assert_eq!(fine.mean_ns(), Some(sum as f64 / values.len() as f64));
+            prop_assert_eq!((fine.min_ns(), fine.max_ns()), (values.first().copied(), values.last().copied()));
+        }
+
+        #[test]
+        fn s44_merging_is_recording_everything_in_one(left in adversarial(), right in adversarial()) {
+            let mut merged = of(Precision::Fine, &left);
+            merged.merge(&of(Precision::Fine, &right));
+            let all: Vec<u64> = left.into_iter().chain(right).collect();
+            prop_assert_eq!(merged, of(Precision::Fine, &all));
+        }
+
+        #[test]
+        fn s48_merging_is_associative_and_commutative(a in histogram(), b in histogram(), c in histogram()) {
+            let merge = |left: &Histogram, right: &Histogram| {
+                let mut sum = left.clone();
+                sum.merge(right);
+                sum
+            };
+            prop_assert_eq!(merge(&a, &b), merge(&b, &a));
+            prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
+            prop_assert_eq!(merge(&a, &Histogram::new(Precision::Fine)), a);
+        }
+
+        #[test]
+        fn what_is_encoded_decodes(histogram in histogram()) {
+            let mut bytes = Vec::new();
+            histogram.encode(&mut bytes);
+            prop_assert_eq!(Histogram::decode(&bytes), Ok(histogram));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Histogram::decode(&bytes);
+        }
+
+        #[test]
+        fn what_decodes_of_mangled_bytes_still_adds_up(histogram in histogram(), mangle in mangled()) {
+            let mut bytes = Vec::new();
+            histogram.encode(&mut bytes);
+            if let Ok(decoded) = Histogram::decode(&mangle.apply(bytes)) {
+                prop_assert_eq!(decoded.buckets().map(|(_, count)| u128::from(count)).sum::<u128>(), u128::from(decoded.count()));
+                let _ = decoded.quantile(0.5);
+            }
+        }
+
+        #[test]
+        fn merging_a_coarser_one_keeps_every_sum(fine in adversarial(), coarse in adversarial()) {
+            let mut merged = of(Precision::Fine, &fine);
+            merged.merge(&of(Precision::Coarse, &coarse));
+            let mut bytes = Vec::new();
+            merged.encode(&mut bytes);
+            prop_assert_eq!(merged.count(), (fine.len() + coarse.len()) as u64);
+            prop_assert_eq!(Histogram::decode(&bytes), Ok(merged));
+        }
+
+        #[test]
+        fn buckets_follow_each_other_and_hold_their_middle(value in 0..HIGHEST_NS) {
+            for precision in [Precision::Fine, Precision::Coarse] {
+                let index = precision.index(value);
+                prop_assert_eq!(precision.index(precision.middle(index)), index);
+                prop_assert!(precision.index(value + 1) - index <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn s59_what_was_dropped_ranks_above_everything() {
+        let histogram = of(Precision::Fine, &[1_000_000; 90]);
+        let at = |q| histogram.quantile_with_overflow(q, 10);
+        assert_eq!(at(0.9), Some(Quantile::Value(1_000_000)));
+        assert_eq!(at(0.901), Some(Quantile::AboveAll));
+        assert_eq!(at(1.0), Some(Quantile::AboveAll));
+        let none = Histogram::new(Precision::Fine);
+        assert_eq!(none.quantile_with_overflow(0.5, 0), None);
+        assert_eq!(none.quantile_with_overflow(0.5, 1), Some(Quantile::AboveAll));
+        assert!(Quantile::Value(u64::MAX) < Quantile::AboveAll);
+    }
+
+    #[test]
+    fn a_whole_rank_is_not_rounded_up() {
+        let values: Vec<u64> = (1..=100).map(|ms| ms * 1_000_000).collect();
+        let histogram = of(Precision::Fine, &values);
+        // 0.07 * 100 is 7.000000000000001 in floating point.
+        for percent in 1..=100_u64 {
+            let told = histogram.quantile(percent as f64 / 100.0).unwrap();
+            assert!(
+                told.abs_diff(percent * 1_000_000) <= 1_000 * percent,
+                "p{percent}: {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn above_the_highest_is_counted_as_clamped_and_summed_exactly() {
+        let histogram = of(Precision::Fine, &[HIGHEST_NS, HIGHEST_NS + 1, u64::MAX]);
+        assert_eq!(histogram.clamped(), 2);
+        assert_eq!(
+            histogram.sum_ns(),
+            u128::from(HIGHEST_NS) * 2 + 1 + u128::from(u64::MAX)
+        );
+        assert_eq!(histogram.max_ns(), Some(u64::MAX));
+        let mut bytes = Vec::new();
+        histogram.encode(&mut bytes);
+        assert_eq!(Histogram::decode(&bytes), Ok(histogram));
+    }
+
+    #[test]
+    fn clearing_keeps_the_memory_and_nothing_else() {
+        let mut histogram = of(Precision::Coarse, &[1, 1_000, 1_000_000]);
+        let pages = histogram.pages.len();
+        histogram.clear();
+        assert_eq!(histogram, Histogram::new(Precision::Coarse));
+        assert_eq!(histogram.pages.len(), pages);
+        assert_eq!(histogram.quantile(0.5), None);
+    }
+
+    #[test]
+    fn a_series_of_usual_spread_is_small() {
+        let mut histogram = Histogram::new(Precision::Fine);
+        for micros in 500..4_000 {
+            histogram.record(micros * 1_000);
+        }
+        let pages = histogram.pages.iter().flatten().count();
+        assert!(pages * 512 < 26_000, "{pages} pages");
+    }
+
+    #[test]
+    fn lies_are_refused() {
+        let mut bytes = Vec::new();
+        of(Precision::Fine, &[1_000, 2_000]).encode(&mut bytes);
+        assert!(Histogram::decode(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Histogram::decode(&[&bytes[..], &[0]].concat()).is_err());
+        // A count of 2^63 with nothing behind it allocates nothing.
+        assert!(Histogram::decode(&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err());
+        assert!(Histogram::decode(&[2, 0]).is_err());
+    }
+}

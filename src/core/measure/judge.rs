@@ -5,7 +5,7 @@
 //! after another, for as long as `for`. A window without samples breaks nothing.
 
 use super::query::Over;
-use super::threshold::{key_name, rule_metric_name};
+use super::threshold::{Unit, key_name, rule_metric_name};
 use super::view::{RunView, whole_seconds};
 use crate::model::plan::{AutoStop, TestPlan};
 use crate::model::threshold::{AbortRule, Metric, MetricType, Operator, RuleAction, Statistic, Tags, Threshold};
@@ -49,6 +49,8 @@ pub struct ThresholdResult {
     pub expression: String,
     /// What it came to, in the base unit; of windows the worst. Null without samples, and where it falls among dropped arrivals.
     pub value: Option<f64>,
+    /// The value as people read it: `213.4ms`, `dropped`, `no samples`.
+    pub shown: String,
     /// Whether it held.
     pub passed: bool,
     /// The value falls among dropped arrivals, which rank above everything (promise 59).
@@ -91,6 +93,8 @@ pub struct RuleResult {
     pub action: RuleAction,
     /// The worst value seen.
     pub value: Option<f64>,
+    /// The worst value as people read it; empty: there was none.
+    pub shown: String,
     /// The run second it first acted at.
     pub fired_at: Option<u32>,
 }
@@ -235,8 +239,8 @@ impl Judge {
             second,
             kind: FindingKind::AutoStop,
             detail: format!(
-                "{:.1} % of the requests of the last {} failed",
-                share.unwrap_or_default() * 100.0,
+                "{} of the requests of the last {} failed",
+                Unit::Share.show(share.unwrap_or_default()),
                 crate::base::units::format_duration(auto_stop.window)
             ),
         })
@@ -275,6 +279,10 @@ impl ThresholdState {
             .expression
             .operator
             .holds(value, self.threshold.expression.value)
+    }
+
+    fn unit(&self) -> Unit {
+        Unit::of(self.threshold.metric, self.threshold.expression.statistic)
     }
 
     fn look_at_window(&mut self, view: &RunView, second: u32) -> Option<Finding> {
@@ -322,7 +330,7 @@ impl ThresholdState {
                 "{}: {} (was {})",
                 key_name(self.threshold.metric, &self.threshold.tags),
                 self.threshold.expression.text,
-                value.map_or_else(|| "nothing".to_owned(), |value| format!("{value:.4}"))
+                value.map_or_else(|| "nothing".to_owned(), |value| self.unit().show(value))
             ),
         })
     }
@@ -341,6 +349,7 @@ impl ThresholdState {
             metric: key_name(self.threshold.metric, &self.threshold.tags),
             expression: self.threshold.expression.text.clone(),
             value: value.filter(|value| value.is_finite()),
+            shown: value.map_or_else(|| "no samples".to_owned(), |value| self.unit().show(value)),
             passed,
             above_all: value == Some(f64::INFINITY),
             no_samples: value.is_none(),
@@ -371,11 +380,11 @@ impl RuleState {
                 action: self.rule.action,
             },
             detail: format!(
-                "{}: {} {} (was {:.4})",
+                "{}: {} {} (was {})",
                 self.rule.name,
                 rule_metric_name(&self.rule.metric),
                 expression.text,
-                value.unwrap_or_default()
+                Unit::of_rule(&self.rule.metric).show(value.unwrap_or_default())
             ),
         })
     }
@@ -387,6 +396,9 @@ impl RuleState {
             expression: self.rule.abort_when.text.clone(),
             action: self.rule.action,
             value: self.worst.filter(|value| value.is_finite()),
+            shown: self
+                .worst
+                .map_or_else(String::new, |worst| Unit::of_rule(&self.rule.metric).show(worst)),
             fired_at: self.fired_at,
         }
     }

@@ -7,6 +7,10 @@ pub mod judge;
 pub mod query;
 pub mod slice;
 pub mod summary;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod threshold;
 pub mod validity;
 pub mod verdict;

@@ -361,7 +361,7 @@ pub struct GeneratorStat {
     pub lag_p99_ns: u64,
     /// Resident memory, bytes.
     pub memory_bytes: u64,
-    /// Arrivals (iterations due) by phase.
+    /// Arrivals by phase: iterations due in open executors, iterations started in closed ones.
     pub arrivals: BTreeMap<String, u64>,
     /// Arrivals dropped for the generator's own reasons (no user free while its lag was large), by phase.
     pub own_drops: BTreeMap<String, u64>,
@@ -381,4 +381,96 @@ pub struct Second {
     pub entries: BTreeMap<SeriesKey, Stats>,
     /// How the worker was doing.
     pub generator: GeneratorStat,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ErrorCount, ErrorKind, GeneratorStat, OTHER_CHECK, OTHER_STATUS, Stats};
+    use crate::measure::testing::{mangled, second, stats};
+    use proptest::prelude::*;
+
+    fn merged(left: &Stats, right: &Stats) -> Stats {
+        let mut sum = left.clone();
+        sum.merge(right);
+        sum
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn s48_merging_is_associative_and_commutative(a in stats(), b in stats(), c in stats()) {
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+            prop_assert_eq!(merged(&a, &Stats::default()), merged(&Stats::default(), &a));
+        }
+
+        #[test]
+        fn what_is_encoded_decodes(stats in stats(), second in second()) {
+            prop_assert_eq!(Stats::decode(&stats.encode()), Ok(stats));
+            prop_assert_eq!(GeneratorStat::decode(&second.generator.encode()), Ok(second.generator));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), stats in stats(), mangle in mangled()) {
+            let _ = Stats::decode(&bytes);
+            let _ = GeneratorStat::decode(&bytes);
+            if let Ok(mut decoded) = Stats::decode(&mangle.apply(stats.encode())) {
+                decoded.merge(&stats);
+            }
+        }
+
+        #[test]
+        fn a_bound_keeps_every_count(statuses in prop::collection::vec(0_u16..2_000, 0..300)) {
+            let mut stats = Stats::default();
+            for status in &statuses {
+                stats.add_status(*status, 1);
+            }
+            prop_assert!(stats.statuses.len() <= Stats::STATUSES_MAX + 1);
+            prop_assert_eq!(stats.statuses.values().sum::<u64>(), statuses.len() as u64);
+        }
+    }
+
+    #[test]
+    fn error_kinds_have_their_number_and_their_own_word() {
+        let mut words = std::collections::BTreeSet::new();
+        for (number, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+            assert!(words.insert(kind.as_str()));
+        }
+    }
+
+    #[test]
+    fn samples_are_cut_at_a_character_and_the_first_in_order_stays() {
+        let mut stats = Stats::default();
+        stats.add_error(ErrorKind::Read, &"ü".repeat(150));
+        assert_eq!(stats.errors[&ErrorKind::Read].sample.len(), ErrorCount::SAMPLE_MAX);
+        stats.add_error(ErrorKind::Read, "b");
+        stats.add_error(ErrorKind::Read, "c");
+        assert_eq!(stats.errors[&ErrorKind::Read].sample, "b");
+        assert_eq!(stats.errors[&ErrorKind::Read].count, 3);
+    }
+
+    #[test]
+    fn more_kinds_than_there_is_room_for_are_counted_together() {
+        let mut stats = Stats::default();
+        for number in 0..Stats::CHECKS_MAX + 10 {
+            stats.add_check(&format!("{number:04}"), 2, 1);
+        }
+        assert_eq!(stats.checks.len(), Stats::CHECKS_MAX + 1);
+        assert_eq!(stats.checks[OTHER_CHECK], (20, 10));
+        for status in 200..300 {
+            stats.add_status(status, 1);
+        }
+        assert_eq!(stats.statuses[&OTHER_STATUS], 36);
+        assert_eq!(Stats::decode(&stats.encode()), Ok(stats));
+    }
+
+    #[test]
+    fn empty_is_what_nothing_was_added_to() {
+        let mut stats = Stats::default();
+        assert!(stats.is_empty());
+        stats.add_check("a", 0, 1);
+        assert!(!stats.is_empty());
+    }
 }

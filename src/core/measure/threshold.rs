@@ -3,6 +3,7 @@
 //! `http_req_duration{phase:peak}` is a key, `p(95)<300ms` an expression. Values of trends are milliseconds (a bare number, `ms`, `s`, `m`),
 //! of rates a share (`0.01` or `1%`), of everything else plain numbers.
 
+use crate::base::humane;
 use crate::model::threshold::{Expression, Metric, MetricType, Operator, RuleMetric, Statistic, Tags};
 
 /// Why a text is no threshold.
@@ -27,7 +28,7 @@ pub enum GrammarError {
     #[error("`{0}` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`")]
     NotAnExpression(String),
     /// The statistic does not exist, or not for this type of metric.
-    #[error("`{statistic}` is not a statistic of {metric}; there are {allowed}")]
+    #[error("`{statistic}` is not a statistic of {metric}; it has {allowed}")]
     WrongStatistic {
         /// As written.
         statistic: String,
@@ -125,6 +126,16 @@ impl Unit {
             RuleMetric::WorkerCpu | RuleMetric::WorkerSteal => Self::Share,
             RuleMetric::WorkerLag => Self::Milliseconds,
             RuleMetric::Measured { metric, .. } => Self::of(*metric, Statistic::Value),
+        }
+    }
+
+    /// A value as people read it; above all (promise 59) is `dropped`.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            _ if value.is_infinite() => "dropped".to_owned(),
+            Self::Milliseconds => humane::milliseconds(value),
+            Self::Share => humane::percent(value),
+            Self::Plain => humane::plain(value),
         }
     }
 
@@ -311,4 +322,242 @@ fn parse_value(unit: Unit, what: &str, text: &str) -> Result<f64, GrammarError> 
         what: what.to_owned(),
         example: unit.example(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GrammarError, key_name, parse_expression, parse_key, parse_rule_expression, parse_rule_metric};
+    use crate::model::threshold::{Metric, Operator, Statistic};
+    use proptest::prelude::*;
+
+    #[test]
+    fn keys_are_metrics_with_tags() {
+        for (text, name) in [
+            ("http_req_duration", "http_req_duration"),
+            (" http_req_failed{ phase : peak } ", "http_req_failed{phase:peak}"),
+            (
+                "http_reqs{name:\"GET /a:b\",scenario:buy,phase:p1}",
+                "http_reqs{phase:p1,scenario:buy,name:GET /a:b}",
+            ),
+            ("vus_max", "vus_max"),
+        ] {
+            let (metric, tags) = parse_key(text).unwrap();
+            assert_eq!(key_name(metric, &tags), name, "{text}");
+            assert_eq!(parse_key(name), Ok((metric, tags)));
+        }
+    }
+
+    #[test]
+    fn other_keys_are_refused_for_their_reason() {
+        type Fits = fn(&GrammarError) -> bool;
+        let table: [(&str, Fits); 9] = [
+            ("http_req_durations", |error| {
+                matches!(error, GrammarError::UnknownMetric(_))
+            }),
+            ("", |error| matches!(error, GrammarError::UnknownMetric(_))),
+            ("http_reqs{phase:peak", |error| {
+                matches!(error, GrammarError::BadTags(_))
+            }),
+            ("http_reqs{}", |error| matches!(error, GrammarError::BadTags(_))),
+            ("http_reqs{phase}", |error| matches!(error, GrammarError::BadTags(_))),
+            ("http_reqs{phase:}", |error| matches!(error, GrammarError::BadTags(_))),
+            (
+                "http_reqs{url:/}",
+                |error| matches!(error, GrammarError::UnknownTag(tag) if tag == "url"),
+            ),
+            ("http_reqs{phase:a,phase:b}", |error| {
+                matches!(error, GrammarError::DuplicateTag(_))
+            }),
+            ("vus{phase:a}", |error| matches!(error, GrammarError::NoTags(_))),
+        ];
+        for (text, fits) in table {
+            let error = parse_key(text).unwrap_err();
+            assert!(fits(&error), "{text}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn expressions_are_in_base_units() {
+        use Metric::{Checks, DroppedIterations, HttpReqDuration, HttpReqFailed, HttpReqs, Vus};
+        use Operator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+        use Statistic::{Avg, Count, Max, Med, Min, Percentile, Rate, Value};
+        for (metric, text, statistic, operator, value) in [
+            (HttpReqDuration, "p(95)<300ms", Percentile(95.0), Less, 300.0),
+            (
+                HttpReqDuration,
+                "p(99.9) <= 1.5s",
+                Percentile(99.9),
+                LessOrEqual,
+                1_500.0,
+            ),
+            (
+                HttpReqDuration,
+                "p( 0 )>=2m",
+                Percentile(0.0),
+                GreaterOrEqual,
+                120_000.0,
+            ),
+            (HttpReqDuration, "avg<300", Avg, Less, 300.0),
+            (HttpReqDuration, "med!=0", Med, NotEqual, 0.0),
+            (HttpReqDuration, "min>1ms", Min, Greater, 1.0),
+            (HttpReqDuration, "max<1 s", Max, Less, 1_000.0),
+            (HttpReqDuration, "count>1000", Count, Greater, 1_000.0),
+            (HttpReqFailed, "rate<1%", Rate, Less, 0.01),
+            (HttpReqFailed, "rate<0.01", Rate, Less, 0.01),
+            (HttpReqFailed, "rate==0", Rate, Equal, 0.0),
+            (Checks, "rate===100%", Rate, Equal, 1.0),
+            (DroppedIterations, "count<100", Count, Less, 100.0),
+            (HttpReqs, "rate>=1900.5", Rate, GreaterOrEqual, 1_900.5),
+            (Vus, "value<10", Value, Less, 10.0),
+            (Vus, "max<10", Max, Less, 10.0),
+        ] {
+            let found = parse_expression(metric, text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(
+                (found.statistic, found.operator, found.value),
+                (statistic, operator, value),
+                "{text}"
+            );
+            assert_eq!(found.text, text);
+        }
+    }
+
+    #[test]
+    fn other_expressions_are_refused_with_what_there_is() {
+        use Metric::{HttpReqDuration, HttpReqFailed, HttpReqs, Vus};
+        for (metric, text, message) in [
+            (
+                HttpReqDuration,
+                "p(95)",
+                "`p(95)` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`",
+            ),
+            (
+                HttpReqDuration,
+                "<300",
+                "`<300` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`",
+            ),
+            (
+                HttpReqDuration,
+                "avg<",
+                "`avg<` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`",
+            ),
+            (
+                HttpReqDuration,
+                "avg=<3",
+                "`avg=<3` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`",
+            ),
+            (
+                HttpReqDuration,
+                "p95<300",
+                "`p95` is not a statistic of http_req_duration; it has avg, min, med, max, p(N) and count",
+            ),
+            (
+                HttpReqDuration,
+                "p(101)<300",
+                "`p(101)` is not a percentile; write p(0) to p(100)",
+            ),
+            (
+                HttpReqDuration,
+                "p(x)<300",
+                "`p(x)` is not a percentile; write p(0) to p(100)",
+            ),
+            (
+                HttpReqDuration,
+                "p()<300",
+                "`p()` is not a percentile; write p(0) to p(100)",
+            ),
+            (
+                HttpReqDuration,
+                "avg<300us",
+                "`300us` does not compare with avg of http_req_duration; write for example 300ms, 1.5s or 300 (milliseconds)",
+            ),
+            (
+                HttpReqDuration,
+                "avg<1%",
+                "`1%` does not compare with avg of http_req_duration; write for example 300ms, 1.5s or 300 (milliseconds)",
+            ),
+            (
+                HttpReqDuration,
+                "avg<-1",
+                "`-1` does not compare with avg of http_req_duration; write for example 300ms, 1.5s or 300 (milliseconds)",
+            ),
+            (
+                HttpReqDuration,
+                "count>1s",
+                "`1s` does not compare with count of http_req_duration; write a plain number, for example 100",
+            ),
+            (
+                HttpReqFailed,
+                "rate<90",
+                "`90` does not compare with rate of http_req_failed; write for example 1% or 0.01",
+            ),
+            (
+                HttpReqFailed,
+                "p(95)<1%",
+                "`p(95)` is not a statistic of http_req_failed; it has rate",
+            ),
+            (
+                HttpReqs,
+                "rate>1.",
+                "`1.` does not compare with rate of http_reqs; write a plain number, for example 100",
+            ),
+            (
+                HttpReqs,
+                "count>1e3",
+                "`1e3` does not compare with count of http_reqs; write a plain number, for example 100",
+            ),
+            (
+                HttpReqs,
+                "avg>1",
+                "`avg` is not a statistic of http_reqs; it has count and rate",
+            ),
+            (
+                Vus,
+                "count>1",
+                "`count` is not a statistic of vus; it has value, min and max",
+            ),
+        ] {
+            assert_eq!(
+                parse_expression(metric, text).unwrap_err().to_string(),
+                message,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn rules_compare_a_value_in_the_unit_of_what_they_look_at() {
+        for (metric, text, value) in [
+            ("worker_cpu", "value>90%", 0.9),
+            ("worker_steal", "value>=0.05", 0.05),
+            ("worker_lag", "value>10ms", 10.0),
+            ("http_req_failed{phase:peak}", "value>5%", 0.05),
+            ("http_req_duration", "value>1s", 1_000.0),
+            ("http_reqs", "value<100", 100.0),
+            ("vus", "value>100", 100.0),
+        ] {
+            let metric = parse_rule_metric(metric).unwrap();
+            assert_eq!(
+                parse_rule_expression(&metric, text).map(|found| found.value),
+                Ok(value),
+                "{text}"
+            );
+        }
+        let cpu = parse_rule_metric("worker_cpu").unwrap();
+        for text in ["rate>90%", "value>90", "value>1s", "value", "p(95)>90%"] {
+            assert!(parse_rule_expression(&cpu, text).is_err(), "{text}");
+        }
+        assert!(parse_rule_metric("worker_disk").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,30}", likely in "[a-z_]{0,8}[({]?[a-z0-9:.]{0,6}[)}]?[<>=! ]{0,3}[0-9.]{0,4}[a-z%]{0,2}") {
+            for text in [text, likely] {
+                let _ = (parse_key(&text), parse_rule_metric(&text));
+                for metric in Metric::ALL {
+                    let _ = parse_expression(metric, &text);
+                }
+            }
+        }
+    }
 }

@@ -14,13 +14,15 @@ const GAPS_MAX: usize = 100;
 /// generator itself was on time are the target's doing and no reason (promise 45).
 pub fn saturation(view: &RunView) -> Option<String> {
     let limit = view.validity().max_bad_share;
-    let (name, phase, share) = view
+    let (name, share) = view
         .phases()
-        .iter()
-        .filter(|(_, phase)| phase.arrivals > 0)
-        .map(|(name, phase)| (name, phase, phase.bad_arrivals as f64 / phase.arrivals as f64))
-        .filter(|(_, _, share)| *share > limit)
-        .max_by(|left, right| left.2.total_cmp(&right.2))?;
+        .keys()
+        .map(|name| (name, view.bad_share(name)))
+        .filter(|(_, share)| *share > limit)
+        .max_by(|left, right| left.1.total_cmp(&right.1))?;
+    let (seconds, own_drops) = view.workers().values().fold((0, 0), |sum, worker| {
+        (sum.0 + worker.bad_seconds, sum.1 + worker.own_drops)
+    });
     let (cpu, steal, lag_ms) = view
         .workers()
         .values()
@@ -32,14 +34,12 @@ pub fn saturation(view: &RunView) -> Option<String> {
             )
         });
     Some(format!(
-        "{:.1} % of the arrivals of phase {name} fell into {} worker-seconds that do not count (at worst: CPU {:.0} %, steal {:.0} %, lag \
-         {lag_ms:.1} ms; dropped by the generator itself: {}); allowed are {:.1} %",
+        "{:.1} % of the arrivals of phase {name} fell into worker-seconds that do not count; allowed are {:.1} %. {seconds} worker-seconds \
+         of the run do not count; at worst: CPU {:.0} %, steal {:.0} %, lag {lag_ms:.1} ms, {own_drops} dropped by the generator itself",
         share * 100.0,
-        phase.bad_seconds,
+        limit * 100.0,
         cpu * 100.0,
         steal * 100.0,
-        phase.own_drops,
-        limit * 100.0,
     ))
 }
 

@@ -98,6 +98,8 @@ pub struct Point {
     pub vus_max: u64,
     /// Workers that reported the second.
     pub workers: u32,
+    /// Those of them whose second does not count (promise 45).
+    pub bad_workers: u32,
     /// Highest CPU share of any worker, 0 to 1.
     pub cpu: f64,
     /// Highest steal share of any worker, 0 to 1.
@@ -244,6 +246,7 @@ impl RunView {
         point.vus = point.vus.saturating_add(stat.vus);
         point.vus_max = point.vus_max.saturating_add(stat.vus_max);
         point.workers += 1;
+        point.bad_workers += u32::from(bad);
         point.cpu = point.cpu.max(stat.cpu);
         point.steal = point.steal.max(stat.steal);
         point.lag_ms = point.lag_ms.max(lag_ms);
@@ -281,6 +284,30 @@ impl RunView {
             || stat.steal >= super::validity::MAX_STEAL
             || Duration::from_nanos(stat.lag_p99_ns) > self.validity.max_generator_lag
             || stat.own_drops.values().any(|drops| *drops > 0)
+    }
+
+    /// Share of a phase's arrivals that fell into bad worker-seconds (promise 45). Where no worker counted arrivals, its requests stand
+    /// for them, by the second.
+    pub fn bad_share(&self, phase: &str) -> f64 {
+        let Some(view) = self.phases.get(phase) else { return 0.0 };
+        if view.arrivals > 0 {
+            return view.bad_arrivals as f64 / view.arrivals as f64;
+        }
+        let Some((first, last)) = view.samples_between else {
+            return 0.0;
+        };
+        let (mut bad, mut all) = (0.0, 0.0);
+        for point in self
+            .timeline
+            .range(first..=last)
+            .map(|(_, point)| point)
+            .filter(|point| point.workers > 0)
+        {
+            let requests = point.counters.requests as f64;
+            bad += requests * f64::from(point.bad_workers) / f64::from(point.workers);
+            all += requests;
+        }
+        if all > 0.0 { bad / all } else { 0.0 }
     }
 
     /// Says how long a phase really lasted, the denominator of its rates. Without it: from its first to its last second with arrivals.

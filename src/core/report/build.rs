@@ -197,7 +197,7 @@ fn phase_report(view: &RunView, phase: &Phase, started_at: Option<Timestamp>) ->
         requests: counters.requests,
         rate: per_second(counters.requests, seconds),
         failed: counters.failed,
-        bad_share: ratio(measured.bad_arrivals, measured.arrivals),
+        bad_share: view.bad_share(name),
         http_req_duration: numbers(view, Metric::HttpReqDuration, &tags),
     }
 }
@@ -295,8 +295,4 @@ fn template_text(template: &Template) -> String {
 
 fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
-}
-
-fn ratio(part: u64, total: u64) -> f64 {
-    if total == 0 { 0.0 } else { part as f64 / total as f64 }
 }

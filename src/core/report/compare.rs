@@ -1,8 +1,9 @@
 //! Two runs side by side: what got better, what got worse.
 
-use super::format::{Table, bytes, count, milliseconds, percent, plain, rate};
+use super::format::Table;
 use super::json::{Measured, Report, measured};
 use super::style::{Style, TextOptions};
+use crate::base::humane::{bytes, count, milliseconds, percent, plain, rate};
 use crate::measure::summary::Numbers;
 use crate::model::id::{Revision, RunId};
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 
 use super::json::Report;
 use super::style::Style;
-use super::text::{threshold_style, threshold_value};
+use super::text::threshold_style;
 use crate::model::plan::HookWhen;
 use std::fmt::Write as _;
 
@@ -82,7 +82,7 @@ fn cases(report: &Report) -> Vec<(String, Case)> {
     };
     let mut cases = vec![("ending".to_owned(), ending)];
     for result in &report.thresholds {
-        let message = format!("was {}", threshold_value(result));
+        let message = format!("was {}", result.shown);
         let case = match threshold_style(result) {
             Style::Good => Case::Fine,
             Style::Bad => Case::Failure(message),

@@ -1,9 +1,10 @@
 //! The report as Markdown, short enough for a merge request's comment.
 
-use super::format::{count, of_trend, percent, rate, seconds};
+use super::format::of_trend;
 use super::json::{Measured, Report};
 use super::style::Style;
-use super::text::{ending_style, threshold_style, threshold_value};
+use super::text::{ending_style, threshold_style};
+use crate::base::humane::{count, percent, rate, seconds};
 use crate::measure::validity::CompletenessKind;
 use std::fmt::Write as _;
 
@@ -74,7 +75,7 @@ fn thresholds(report: &Report, out: &mut String) {
             sign(threshold_style(result)),
             code(&result.metric),
             code(&result.expression),
-            threshold_value(result)
+            result.shown
         );
     }
     out.push('\n');

@@ -1,9 +1,10 @@
 //! The report a person reads on a terminal of 80 to 100 columns: the ending first, then why, then the numbers.
 
-use super::format::{Table, bytes, count, milliseconds, of_trend, percent, rate, seconds, shorten, value};
+use super::format::{Table, of_trend, shorten};
 use super::json::{Measured, PhaseReport, Report};
 use super::page::{LIST_MAX, Page};
 use super::style::{Style, TextOptions};
+use crate::base::humane::{bytes, count, milliseconds, percent, rate, seconds};
 use crate::measure::judge::ThresholdResult;
 use crate::measure::validity::CompletenessKind;
 use crate::model::run::TriggerKind;
@@ -47,15 +48,6 @@ pub(super) fn threshold_style(result: &ThresholdResult) -> Style {
         (true, _) => Style::Warn,
         (false, true) => Style::Good,
         (false, false) => Style::Bad,
-    }
-}
-
-/// A threshold's value with its unit.
-pub(super) fn threshold_value(result: &ThresholdResult) -> String {
-    match result.value {
-        Some(number) => value(&result.metric, &result.expression, number),
-        None if result.above_all => "dropped".to_owned(),
-        None => "no samples".to_owned(),
     }
 }
 
@@ -124,7 +116,7 @@ impl Page {
         let expression = width(|one| one.expression.chars().count());
         for result in &report.thresholds {
             let style = threshold_style(result);
-            let mut rest = threshold_value(result);
+            let mut rest = result.shown.clone();
             if let Some(window) = result.window_s {
                 let _ = write!(rest, "  (worst {window}s window");
                 if let Some(second) = result.failed_at {
@@ -153,18 +145,16 @@ impl Page {
             self.heading("ABORT RULES");
         }
         for rule in fired {
-            let worst = rule
-                .value
-                .map_or_else(String::new, |number| value(&rule.metric, &rule.expression, number));
             let second = rule.fired_at.unwrap_or_default();
             let text = format!(
-                "{}: {} {}, {:?} at {}:{:02}, worst {worst}",
+                "{}: {} {}, {:?} at {}:{:02}, worst {}",
                 rule.name,
                 rule.metric,
                 rule.expression,
                 rule.action,
                 second / 60,
-                second % 60
+                second % 60,
+                rule.shown
             );
             let line = format!("  {} {}", self.options.sign(Style::Warn), self.options.clean(&text));
             self.raw(&line);
