@@ -1,0 +1,4 @@
+//! Tests of the generator as a whole, against servers of their own.
+
+mod executors;
+mod support;
