@@ -20,6 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// A worker says Hello at once.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// What streams get to end when the server stops.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 /// Streams of one connection: control, data and a few fetches.
 const STREAMS_MAX: u32 = 64;
 
@@ -58,12 +60,16 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(wire::KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS_MAX))
         .add_service(service)
-        .serve_with_incoming(TcpListenerStream::new(listener));
-    // Not tonic's graceful shutdown: it waits for open streams, and workers keep theirs open. Whatever is not acknowledged comes
-    // again from their spools.
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+    // The shutdown waits for open streams; they end with `stop`, too, but for what a peer does not read. Whatever is not
+    // acknowledged comes again from the workers' spools.
+    let over = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
     tokio::select! {
         result = server => result,
-        () = stop.cancelled() => Ok(()),
+        () = over => Ok(()),
         () = fleet.watch() => Ok(()),
     }
 }
@@ -120,6 +126,7 @@ impl Service for Endpoint {
 
     async fn data(&self, request: Request<Streaming<wire::Envelope>>) -> Result<Response<Self::DataStream>, Status> {
         let stream = direct::receive(request.into_inner(), self.queue.clone());
+        let stream = stream.take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(stream.boxed()))
     }
 

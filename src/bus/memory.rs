@@ -2,19 +2,12 @@
 
 use super::{BusError, Consumer, Delivery, Fate, Message, Producer, check_size};
 use async_trait::async_trait;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// A bus that holds at most `capacity` messages nobody has received yet.
 pub fn bus(capacity: usize) -> (MemoryProducer, Deliveries) {
     let (sender, receiver) = mpsc::channel(capacity);
-    (
-        MemoryProducer {
-            sender: Some(sender),
-            deadline: super::direct::STORED_DEADLINE,
-        },
-        Deliveries { receiver },
-    )
+    (MemoryProducer { sender }, Deliveries { receiver })
 }
 
 /// The queue between whatever brings messages into a process and ingest.
@@ -43,34 +36,20 @@ impl Consumer for Deliveries {
 /// A worker's end of the bus within one process.
 #[derive(Debug, Clone)]
 pub struct MemoryProducer {
-    sender: Option<mpsc::Sender<Delivery>>,
-    deadline: Duration,
-}
-
-impl MemoryProducer {
-    /// Cuts this end: everything sent from now on is unavailable until [`MemoryProducer::mend`].
-    pub fn cut(&mut self) -> Option<mpsc::Sender<Delivery>> {
-        self.sender.take()
-    }
-
-    /// Undoes a cut.
-    pub fn mend(&mut self, sender: Option<mpsc::Sender<Delivery>>) {
-        self.sender = sender;
-    }
+    sender: mpsc::Sender<Delivery>,
 }
 
 #[async_trait]
 impl Producer for MemoryProducer {
     async fn send(&mut self, messages: &[Message]) -> Result<u64, BusError> {
         check_size(messages)?;
-        let sender = self.sender.as_ref().ok_or_else(|| closed("the way is cut"))?;
         let work = async {
             let mut fates = Vec::with_capacity(messages.len());
             for message in messages {
                 let (fate, told) = oneshot::channel();
                 let message = message.clone();
                 let sequence = message.sequence;
-                sender
+                self.sender
                     .send(Delivery { message, fate })
                     .await
                     .map_err(|_| closed("ingest is gone"))?;
@@ -86,7 +65,7 @@ impl Producer for MemoryProducer {
             }
             Ok(watermark)
         };
-        tokio::time::timeout(self.deadline, work)
+        tokio::time::timeout(super::direct::STORED_DEADLINE, work)
             .await
             .unwrap_or_else(|_| Err(closed("not stored within the deadline")))
     }

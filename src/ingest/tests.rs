@@ -1,1 +1,346 @@
 //! Ingest against the bus in memory and SQLite in memory.
+
+use super::{Ingest, ingest};
+use crate::bus::{BusError, Message, Producer as _, memory};
+use crate::runtime::clock::Clock;
+use crate::store::rows::{Appended, Flush, PartOf, SessionRow, SlicePart};
+use crate::store::{Results, StoreError, open};
+use async_trait::async_trait;
+use muster_core::measure::frame::{Body, Frame};
+use muster_core::measure::slice::{Second, SeriesKey, Stats};
+use muster_core::model::id::{RunId, SessionId};
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const RUN: RunId = RunId(Uuid::from_u128(7));
+
+fn session(worker: u32) -> SessionId {
+    SessionId(Uuid::from_u128(100 + u128::from(worker)))
+}
+
+fn message(worker: u32, sequence: u64, body: Body) -> Message {
+    let frame = Frame {
+        run: RUN,
+        session: session(worker),
+        worker,
+        sequence,
+        body,
+    };
+    Message {
+        run: RUN,
+        session: session(worker),
+        sequence,
+        payload: frame.encode().into(),
+    }
+}
+
+/// The second of one worker with some requests in it.
+fn second(worker: u32, sequence: u64, requests: u64) -> Message {
+    let mut second = Second {
+        second: u32::try_from(sequence - 1).unwrap(),
+        ..Second::default()
+    };
+    let series = SeriesKey {
+        phase: "peak".to_owned(),
+        scenario: "default".to_owned(),
+        name: "home".to_owned(),
+    };
+    let stats = Stats {
+        requests,
+        ..Stats::default()
+    };
+    second.entries.insert(series, stats);
+    message(worker, sequence, Body::Second(second))
+}
+
+fn end(worker: u32, last_sequence: u64) -> Message {
+    let dropped = Vec::new();
+    message(worker, last_sequence, Body::End { last_sequence, dropped })
+}
+
+/// Results whose database can be away, and can lose the answer to a commit.
+struct Shaky {
+    inner: Arc<dyn Results>,
+    away: AtomicBool,
+    lose_answer: AtomicBool,
+}
+
+fn away() -> StoreError {
+    StoreError::Unavailable("away".to_owned())
+}
+
+#[async_trait]
+impl Results for Shaky {
+    async fn open_run(&self, run: RunId) -> Result<(), StoreError> {
+        self.inner.open_run(run).await
+    }
+    async fn open_session(&self, row: &SessionRow) -> Result<(), StoreError> {
+        self.inner.open_session(row).await
+    }
+    async fn sessions(&self, run: RunId) -> Result<Vec<SessionRow>, StoreError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(away());
+        }
+        self.inner.sessions(run).await
+    }
+    async fn append(&self, flush: &Flush) -> Result<Appended, StoreError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(away());
+        }
+        let result = self.inner.append(flush).await;
+        if self.lose_answer.swap(false, Ordering::Relaxed) {
+            return Err(away());
+        }
+        result
+    }
+    async fn parts(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<(u64, SlicePart)>, StoreError> {
+        self.inner.parts(run, after, limit).await
+    }
+    async fn seal(&self, run: RunId) -> Result<u64, StoreError> {
+        self.inner.seal(run).await
+    }
+    async fn compact(&self, run: RunId) -> Result<(), StoreError> {
+        self.inner.compact(run).await
+    }
+    async fn is_sealed(&self, run: RunId) -> Result<bool, StoreError> {
+        self.inner.is_sealed(run).await
+    }
+}
+
+/// An ingest at work.
+struct World {
+    results: Arc<Shaky>,
+    ingest: Ingest,
+    producer: memory::MemoryProducer,
+    stop: CancellationToken,
+}
+
+impl World {
+    async fn start(workers: u32) -> Self {
+        let inner = open("sqlite::memory:").await.unwrap().results;
+        inner.open_run(RUN).await.unwrap();
+        for worker in 0..workers {
+            let row = SessionRow {
+                run: RUN,
+                session: session(worker),
+                worker,
+                watermark: 0,
+                end: None,
+                dropped: Vec::new(),
+            };
+            inner.open_session(&row).await.unwrap();
+        }
+        let results = Arc::new(Shaky {
+            inner,
+            away: AtomicBool::new(false),
+            lose_answer: AtomicBool::new(false),
+        });
+        let (producer, mut consumer) = memory::bus(64);
+        let (handle, intake) = ingest(results.clone(), Clock::system());
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move { intake.run(&mut consumer, stopped).await });
+        Self {
+            results,
+            ingest: handle,
+            producer,
+            stop,
+        }
+    }
+
+    /// Requests stored in all.
+    async fn requests(&self) -> u64 {
+        let parts = self.results.parts(RUN, 0, 10_000).await.unwrap();
+        requests_of(parts.into_iter().map(|(_, part)| part))
+    }
+
+    async fn seal(&self, within: Duration) -> super::Sealed {
+        let deadline = tokio::time::Instant::now() + within;
+        self.ingest.seal(RUN, deadline).await.unwrap()
+    }
+}
+
+fn requests_of(parts: impl IntoIterator<Item = SlicePart>) -> u64 {
+    parts
+        .into_iter()
+        .filter(|part| matches!(part.what, PartOf::Series(_)))
+        .map(|part| Stats::decode(&part.data).unwrap().requests)
+        .sum()
+}
+
+async fn until(what: impl AsyncFn() -> bool) {
+    let work = async {
+        while !what().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), work).await.unwrap();
+}
+
+#[tokio::test]
+async fn s49_nothing_is_acknowledged_before_it_is_stored_and_repeats_change_nothing() {
+    let mut world = World::start(2).await;
+    assert_eq!(
+        world.producer.send(&[second(0, 1, 5), second(0, 2, 6)]).await.unwrap(),
+        2
+    );
+    assert_eq!(world.requests().await, 11);
+    let again = world
+        .producer
+        .send(&[second(0, 1, 5), second(0, 2, 6), second(0, 3, 7)])
+        .await;
+    assert_eq!(again.unwrap(), 3);
+    assert_eq!(world.requests().await, 18);
+    assert_eq!(world.producer.send(&[second(1, 1, 100)]).await.unwrap(), 1);
+    assert_eq!(world.requests().await, 118);
+    let parts = world.results.parts(RUN, 0, 100).await.unwrap();
+    assert_eq!(
+        parts
+            .iter()
+            .filter(|(_, part)| matches!(part.what, PartOf::Worker(_)))
+            .count(),
+        4
+    );
+}
+
+#[tokio::test]
+async fn s49_a_lost_answer_to_a_commit_is_resolved_by_reading() {
+    let mut world = World::start(1).await;
+    world.results.lose_answer.store(true, Ordering::Relaxed);
+    assert_eq!(world.producer.send(&[second(0, 1, 5)]).await.unwrap(), 1);
+    assert_eq!(world.producer.send(&[second(0, 2, 6)]).await.unwrap(), 2);
+    assert_eq!(world.requests().await, 11);
+}
+
+#[tokio::test]
+async fn s44_while_the_database_is_away_what_came_can_be_judged_and_is_stored_later() {
+    let mut world = World::start(1).await;
+    world.producer.send(&[second(0, 1, 1)]).await.unwrap();
+    world.results.away.store(true, Ordering::Relaxed);
+    let mut producer = world.producer.clone();
+    let waiting = tokio::spawn(async move { producer.send(&[second(0, 2, 2), second(0, 3, 3)]).await });
+    until(async || requests_of(world.ingest.held(RUN)) == 5).await;
+    assert!(!waiting.is_finished());
+    // The same again, as after a cut: it waits for the same fate and is not counted twice.
+    let mut producer = world.producer.clone();
+    let repeated = tokio::spawn(async move { producer.send(&[second(0, 2, 2), second(0, 3, 3)]).await });
+    assert_eq!(world.requests().await, 1);
+    world.results.away.store(false, Ordering::Relaxed);
+    assert_eq!(waiting.await.unwrap().unwrap(), 3);
+    assert_eq!(repeated.await.unwrap().unwrap(), 3);
+    assert_eq!(world.requests().await, 6);
+    assert_eq!(world.ingest.held(RUN), Vec::new());
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_and_the_rest_goes_on() {
+    let mut world = World::start(1).await;
+    let mut wrong_worker = second(5, 1, 1);
+    wrong_worker.session = session(0);
+    let mut wrong_sequence = second(0, 2, 1);
+    wrong_sequence.sequence = 1;
+    let mut garbage = second(0, 1, 1);
+    garbage.payload = bytes::Bytes::from_static(b"\xff garbage");
+    let unknown = second(9, 1, 1);
+    let early_end = message(
+        0,
+        1,
+        Body::End {
+            last_sequence: 5,
+            dropped: Vec::new(),
+        },
+    );
+    for bad in [wrong_worker, wrong_sequence, garbage, unknown, early_end] {
+        let result = world.producer.send(std::slice::from_ref(&bad)).await;
+        assert!(matches!(result, Err(BusError::Refused { .. })), "{bad:?}: {result:?}");
+    }
+    assert_eq!(world.producer.send(&[second(0, 1, 5), end(0, 2)]).await.unwrap(), 2);
+    let after = world.producer.send(&[second(0, 3, 1)]).await;
+    assert!(matches!(after, Err(BusError::Refused { .. })), "{after:?}");
+    assert_eq!(world.requests().await, 5);
+}
+
+#[tokio::test]
+async fn s50_a_run_is_complete_when_every_session_reached_its_end() {
+    let mut world = World::start(2).await;
+    world.producer.send(&[second(0, 1, 1), end(0, 2)]).await.unwrap();
+    let ingest = world.ingest.clone();
+    let sealing = tokio::spawn(async move {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        ingest.seal(RUN, deadline).await
+    });
+    world.producer.send(&[second(1, 1, 1)]).await.unwrap();
+    assert!(!sealing.is_finished());
+    world.producer.send(&[end(1, 2)]).await.unwrap();
+    let sealed = sealing.await.unwrap().unwrap();
+    assert!(
+        sealed
+            .states()
+            .iter()
+            .all(|state| state.end == Some(2) && state.watermark == 2)
+    );
+    assert!(world.results.is_sealed(RUN).await.unwrap());
+    let late = world.producer.send(&[second(1, 3, 1)]).await;
+    assert!(matches!(late, Err(BusError::Refused { .. })), "{late:?}");
+    assert_eq!(world.requests().await, 2);
+}
+
+#[tokio::test]
+async fn s50_a_session_without_end_is_sealed_at_the_deadline_with_what_came() {
+    let mut world = World::start(2).await;
+    world.producer.send(&[second(0, 1, 1), end(0, 2)]).await.unwrap();
+    // Sequences 2 to 4 never came: whoever lost them, they are missing.
+    world.producer.send(&[second(1, 1, 1), second(1, 5, 1)]).await.unwrap();
+    let sealed = world.seal(Duration::from_millis(50)).await;
+    let states = sealed.states();
+    assert_eq!((states[1].watermark, states[1].end), (5, None));
+    assert_eq!(world.seal(Duration::ZERO).await.sessions, sealed.sessions);
+}
+
+#[tokio::test]
+async fn s48_a_hole_that_nobody_told_of_is_told_by_the_end() {
+    let mut world = World::start(1).await;
+    world
+        .producer
+        .send(&[second(0, 1, 1), second(0, 4, 1), end(0, 5)])
+        .await
+        .unwrap();
+    let sealed = world.seal(Duration::from_secs(5)).await;
+    assert_eq!(sealed.states()[0].dropped, [(2, 3)]);
+}
+
+#[tokio::test]
+async fn what_is_held_is_stored_before_ingest_ends() {
+    let world = World::start(1).await;
+    let mut producer = world.producer.clone();
+    let sending = tokio::spawn(async move { producer.send(&[second(0, 1, 9)]).await });
+    until(async || !sending.is_finished()).await;
+    world.stop.cancel();
+    // Either it was taken and stored, or it was not and comes again: never acknowledged without being there.
+    match sending.await.unwrap() {
+        Ok(_) => assert_eq!(world.requests().await, 9),
+        Err(_) => assert_eq!(world.requests().await, 0),
+    }
+}
+
+proptest! {
+    #[test]
+    fn s48_no_bytes_panic(payload in proptest::collection::vec(any::<u8>(), 0..200), sequence in 0_u64..4) {
+        let mut known = super::accept::Known::default();
+        let row = SessionRow {
+            run: RUN,
+            session: session(0),
+            worker: 0,
+            watermark: 1,
+            end: None,
+            dropped: Vec::new(),
+        };
+        known.learn(RUN, vec![row]);
+        let message = Message { run: RUN, session: session(0), sequence, payload: payload.into() };
+        known.judge(&message);
+    }
+}

@@ -2,4 +2,3 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod contract;
-mod support;

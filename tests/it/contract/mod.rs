@@ -1,5 +1,4 @@
 //! One contract per port, passed by every adapter.
 
-mod process;
-mod provider;
+mod bus;
 mod store;
