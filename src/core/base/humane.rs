@@ -1,15 +1,17 @@
 //! Numbers as people read them: `213.4ms`, `1,204`, `2.31%`, `1.2 MB`.
 
-/// A duration given in milliseconds.
+/// A duration given in milliseconds: `12.8µs`, `213.4ms`, `1.23s`.
 pub fn milliseconds(ms: f64) -> String {
+    // More digits would show the width of histogram buckets.
+    let short = |value: f64, unit: &str| format!("{}{unit}", decimals(value, if value < 9.995 { 2 } else { 1 }));
     if ms <= 0.0 {
         "0".to_owned()
-    } else if ms < 0.9995 {
-        format!("{}µs", round(ms * 1_000.0, 3))
+    } else if ms < 0.999_95 {
+        short(ms * 1_000.0, "µs")
     } else if ms < 999.95 {
-        format!("{}ms", round(ms, 4))
-    } else if ms < 60_000.0 {
-        format!("{}s", round(ms / 1_000.0, 4))
+        short(ms, "ms")
+    } else if ms < 59_950.0 {
+        short(ms / 1_000.0, "s")
     } else {
         seconds(ms / 1_000.0)
     }
@@ -29,10 +31,15 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// So many significant digits at most, without zeros at the end, and never fewer than the whole part.
+/// So many significant digits at most, and never fewer than the whole part.
 fn round(value: f64, digits: usize) -> String {
     let whole = format!("{:.0}", value.trunc().abs()).len();
-    let text = format!("{value:.*}", digits.saturating_sub(whole));
+    decimals(value, digits.saturating_sub(whole))
+}
+
+/// So many decimals at most, without zeros at the end.
+fn decimals(value: f64, most: usize) -> String {
+    let text = format!("{value:.most$}");
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     } else {
@@ -67,10 +74,10 @@ pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 0.01 {
         "<0.01%".to_owned()
-    } else if (99.99..100.0).contains(&percent) {
-        ">99.99%".to_owned()
+    } else if (99.95..100.0).contains(&percent) {
+        ">99.9%".to_owned()
     } else {
-        format!("{}%", round(percent, if percent < 1.0 { 3 } else { 4 }))
+        format!("{}%", round(percent, 3))
     }
 }
 
@@ -107,13 +114,16 @@ mod tests {
             (0.0, "0"),
             (0.000_064, "0.06µs"),
             (0.0128, "12.8µs"),
-            (0.9994, "999µs"),
+            (0.9994, "999.4µs"),
+            (5.998_592, "6ms"),
+            (90.01, "90ms"),
             (1.0, "1ms"),
             (213.44, "213.4ms"),
             (999.94, "999.9ms"),
             (999.96, "1s"),
-            (1_234.0, "1.234s"),
-            (59_990.0, "59.99s"),
+            (1_234.0, "1.23s"),
+            (59_940.0, "59.9s"),
+            (59_990.0, "1m 0s"),
             (61_000.0, "1m 1s"),
         ] {
             assert_eq!(milliseconds(ms), text, "{ms}");
@@ -141,7 +151,7 @@ mod tests {
             [0.0, 0.5, 200.12, 12_345.6].map(rate)[..]
         );
         assert_eq!(
-            ["0%", "<0.01%", "0.5%", "2.31%", ">99.99%", "100%"],
+            ["0%", "<0.01%", "0.5%", "2.31%", ">99.9%", "100%"],
             [0.0, 0.000_01, 0.005, 0.0231, 0.999_999, 1.0].map(percent)[..]
         );
         assert_eq!(

@@ -73,6 +73,17 @@ impl ThresholdResult {
         self.no_samples
     }
 
+    /// What it came to, as a sentence goes on.
+    pub fn came_to(&self) -> String {
+        if self.above_all {
+            "falls among the dropped arrivals, slower than everything".to_owned()
+        } else if self.no_samples {
+            "has no samples".to_owned()
+        } else {
+            format!("was {}", self.shown)
+        }
+    }
+
     /// Whether it was judged and did not hold.
     pub fn is_broken(&self) -> bool {
         !self.passed && !self.no_samples

@@ -1,6 +1,7 @@
 //! Whether a run's numbers count: saturated generators and missing seconds (promises 45, 50).
 
 use super::view::RunView;
+use crate::base::humane::{milliseconds, percent};
 use serde::{Deserialize, Serialize};
 
 /// Steal share of a host from which a worker's second is bad.
@@ -34,12 +35,13 @@ pub fn saturation(view: &RunView) -> Option<String> {
             )
         });
     Some(format!(
-        "{:.1} % of the arrivals of phase {name} fell into worker-seconds that do not count; allowed are {:.1} %. {seconds} worker-seconds \
-         of the run do not count; at worst: CPU {:.0} %, steal {:.0} %, lag {lag_ms:.1} ms, {own_drops} dropped by the generator itself",
-        share * 100.0,
-        limit * 100.0,
-        cpu * 100.0,
-        steal * 100.0,
+        "{} of the arrivals of phase {name} fell into worker-seconds that do not count; allowed are {}. {seconds} worker-seconds \
+         of the run do not count; at worst: CPU {}, steal {}, lag {}, {own_drops} dropped by the generator itself",
+        percent(share),
+        percent(limit),
+        percent(cpu),
+        percent(steal),
+        milliseconds(lag_ms),
     ))
 }
 
@@ -151,6 +153,6 @@ impl Completeness {
     /// Why the run is Invalid(incomplete), if it is.
     pub fn objection(&self) -> Option<String> {
         (self.percent < MIN_COMPLETENESS * 100.0)
-            .then(|| format!("only {:.1} % of the worker-seconds arrived", self.percent))
+            .then(|| format!("only {} of the worker-seconds arrived", percent(self.percent / 100.0)))
     }
 }

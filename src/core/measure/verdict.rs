@@ -43,7 +43,7 @@ pub fn verdict(
         let silent = outcome.thresholds.iter().filter(|one| one.is_without_samples());
         add(
             EndingKind::Invalid(InvalidReason::NoSamples),
-            names(silent.map(|one| format!("{}: {} has no samples", one.metric, one.expression))),
+            names(silent.map(describe)),
         );
         let broken = outcome.thresholds.iter().filter(|one| one.is_broken());
         add(
@@ -65,7 +65,7 @@ pub fn verdict(
 }
 
 fn describe(result: &ThresholdResult) -> String {
-    format!("{}: {} (was {})", result.metric, result.expression, result.shown)
+    format!("{}: {} {}", result.metric, result.expression, result.came_to())
 }
 
 fn names(list: impl Iterator<Item = String>) -> Option<String> {

@@ -169,13 +169,11 @@ fn difference(metric: String, statistic: &str, unit: Unit, good: Good, pair: (Me
         Measured::AboveAll => f64::INFINITY,
     };
     let (before, after) = (number(pair.0), number(pair.1));
-    let change = (before != 0.0 && before.is_finite() && after.is_finite()).then(|| (after - before) / before * 100.0);
-    let same = before == after || change.is_some_and(|percent| percent.abs() <= SAME_WITHIN_PERCENT);
-    let trend = match (same, good) {
-        (true, _) => Trend::Same,
-        (false, Good::Neither) => Trend::Different,
-        (false, good) if (after < before) == (good == Good::Less) => Trend::Better,
-        (false, _) => Trend::Worse,
+    let change = change_percent(before, after);
+    let trend = match good {
+        // Of what mostly succeeds, the share that does not is what changes: 100% to 98% is no small step.
+        Good::More if unit == Unit::Share => trend(1.0 - before, 1.0 - after, Good::Less),
+        good => trend(before, after, good),
     };
     Difference {
         metric,
@@ -185,6 +183,20 @@ fn difference(metric: String, statistic: &str, unit: Unit, good: Good, pair: (Me
         after: Some(after).filter(|number| number.is_finite()),
         percent: change,
         trend,
+    }
+}
+
+fn change_percent(before: f64, after: f64) -> Option<f64> {
+    (before != 0.0 && before.is_finite() && after.is_finite()).then(|| (after - before) / before * 100.0)
+}
+
+fn trend(before: f64, after: f64, good: Good) -> Trend {
+    let small = change_percent(before, after).is_some_and(|percent| percent.abs() <= SAME_WITHIN_PERCENT);
+    match good {
+        _ if before == after || small => Trend::Same,
+        Good::Neither => Trend::Different,
+        good if (after < before) == (good == Good::Less) => Trend::Better,
+        _ => Trend::Worse,
     }
 }
 
@@ -217,10 +229,11 @@ impl Comparison {
                 table.row(row.cells());
             }
             let lines = table.lines((options.width / 3).max(20));
+            let widest = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
             for (at, line) in lines.iter().enumerate() {
-                let line = options.clean(line);
+                let line = options.clean(&format!("{line:widest$}"));
                 let line = match at.checked_sub(1).map(|row| rows[row].trend) {
-                    None => options.paint(Style::Dim, &line),
+                    None => options.paint(Style::Dim, line.trim_end()),
                     Some(trend) => mark(options, trend, &line),
                 };
                 out.push_str(&line);
@@ -238,7 +251,7 @@ impl Comparison {
 
 fn mark(options: TextOptions, trend: Trend, line: &str) -> String {
     let (style, word) = match trend {
-        Trend::Same => return line.to_owned(),
+        Trend::Same => return line.trim_end().to_owned(),
         Trend::Better => (Style::Good, "better"),
         Trend::Worse => (Style::Bad, "worse"),
         Trend::Different => (Style::Warn, "different"),
@@ -257,7 +270,11 @@ impl Difference {
             (Some(number), Unit::Count) => count(number as u64),
         };
         let change = self.percent.map_or_else(String::new, |percent| {
-            let sign = if percent >= 0.0 { "+" } else { "-" };
+            let sign = match percent {
+                _ if percent.abs() < 0.05 => "",
+                _ if percent > 0.0 => "+",
+                _ => "-",
+            };
             format!("{sign}{}%", plain((percent.abs() * 10.0).round() / 10.0))
         });
         vec![

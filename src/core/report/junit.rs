@@ -82,11 +82,11 @@ fn cases(report: &Report) -> Vec<(String, Case)> {
     };
     let mut cases = vec![("ending".to_owned(), ending)];
     for result in &report.thresholds {
-        let message = format!("was {}", result.shown);
+        let message = result.came_to();
         let case = match threshold_style(result) {
             Style::Good => Case::Fine,
             Style::Bad => Case::Failure(message),
-            _ => Case::Error("no samples".to_owned()),
+            _ => Case::Error(message),
         };
         cases.push((format!("{}: {}", result.metric, result.expression), case));
     }

@@ -105,7 +105,7 @@ fn requests(report: &Report, out: &mut String) {
         return;
     }
     out.push_str(
-        "| request | count | per second | failed | med | p(95) | p(99) | max |\n|---|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| request | count | rate | failed | med | p(95) | p(99) | max |\n|---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for request in &report.requests {
         let share = if request.count == 0 {

@@ -9,6 +9,8 @@ pub mod junit;
 pub mod markdown;
 mod page;
 pub mod style;
+#[cfg(test)]
+mod tests;
 pub mod text;
 
 pub use build::{PhaseTiming, ReportInput, WorkerInfo};

@@ -88,7 +88,12 @@ impl Page {
         let load = match (report.started_at, report.finished_at) {
             (Some(from), Some(to)) => {
                 let lasted = seconds(to.duration_since(from).as_secs_f64().max(0.0));
-                format!("{} to {}, {lasted}", from.strftime("%F %T"), to.strftime("%F %T UTC"))
+                let end = if to.strftime("%F").to_string() == from.strftime("%F").to_string() {
+                    "%T UTC"
+                } else {
+                    "%F %T UTC"
+                };
+                format!("{} to {}, {lasted}", from.strftime("%F %T"), to.strftime(end))
             }
             (Some(from), None) => format!("{}, not over", from.strftime("%F %T UTC")),
             (None, _) => "never started".to_owned(),
@@ -162,6 +167,12 @@ impl Page {
         if !report.hooks.is_empty() {
             self.heading("HOOKS");
         }
+        let width = report
+            .hooks
+            .iter()
+            .map(|hook| hook.name.chars().count())
+            .max()
+            .unwrap_or(0);
         for hook in &report.hooks {
             let style = match (hook.succeeded, hook.matters) {
                 (Some(true), _) => Style::Good,
@@ -169,7 +180,11 @@ impl Page {
                 _ => Style::Warn,
             };
             let took = hook.duration_ms.map_or_else(String::new, |ms| milliseconds(ms as f64));
-            let line = self.options.clean(&format!("{:?} {}  {took}", hook.when, hook.name));
+            let line = self.options.clean(&format!(
+                "{:8} {:width$}  {took}",
+                format!("{:?}", hook.when),
+                hook.name
+            ));
             let line = format!("  {} {}", self.options.sign(style), line.trim_end());
             self.raw(&line);
             if hook.succeeded != Some(true) && !hook.message.is_empty() {
@@ -188,7 +203,7 @@ impl Page {
             return;
         }
         self.heading("NUMBERS");
-        let mut table = Table::new(1, &["", "total", "per second", ""]);
+        let mut table = Table::new(1, &["", "total", "rate", ""]);
         let failed = format!(
             "{} failed ({})",
             count(whole("http_req_failed", "passes")),
@@ -215,7 +230,12 @@ impl Page {
         }
         if report.metrics.contains_key("vus") {
             let (low, high) = (whole("vus", "min"), whole("vus", "max"));
-            table.row(vec!["users".to_owned(), format!("{}-{}", count(low), count(high))]);
+            let users = if low == high {
+                count(high)
+            } else {
+                format!("{}-{}", count(low), count(high))
+            };
+            table.row(vec!["users".to_owned(), users]);
         }
         self.table(&table);
     }
@@ -260,16 +280,7 @@ impl Page {
         self.heading("REQUESTS");
         let dropped = asked.iter().any(|request| request.dropped > 0);
         let one_scenario = asked.iter().all(|request| request.scenario == asked[0].scenario);
-        let mut head = vec![
-            "request",
-            "count",
-            "per second",
-            "failed",
-            "med",
-            "p(95)",
-            "p(99)",
-            "max",
-        ];
+        let mut head = vec!["request", "count", "rate", "failed", "med", "p(95)", "p(99)", "max"];
         if dropped {
             head.push("dropped");
         }
@@ -306,15 +317,7 @@ impl Page {
         }
         self.heading("PHASES");
         let head = [
-            "phase",
-            "executor",
-            "lasted",
-            "requests",
-            "per second",
-            "failed",
-            "dropped",
-            "p(95)",
-            "p(99)",
+            "phase", "executor", "lasted", "requests", "rate", "failed", "dropped", "p(95)", "p(99)",
         ];
         let mut table = Table::new(2, &head);
         for phase in &report.phases {
@@ -387,7 +390,7 @@ impl Page {
         let head = [
             "worker",
             "seconds",
-            "that do not count",
+            "bad",
             "cpu avg",
             "cpu max",
             "lag max",
@@ -440,15 +443,17 @@ impl Page {
 }
 
 fn phase_cells(phase: &PhaseReport) -> Vec<String> {
+    let mut cells = vec![phase.name.clone(), phase.executor.clone()];
+    if phase.executor == "pause" {
+        return cells;
+    }
     let failed = if phase.requests == 0 {
         0.0
     } else {
         phase.failed as f64 / phase.requests as f64
     };
     let numbers = phase.http_req_duration.as_ref();
-    vec![
-        phase.name.clone(),
-        phase.executor.clone(),
+    cells.extend([
         seconds(phase.seconds),
         count(phase.requests),
         rate(phase.rate),
@@ -456,5 +461,6 @@ fn phase_cells(phase: &PhaseReport) -> Vec<String> {
         count(phase.dropped),
         of_trend(numbers, "p(95)"),
         of_trend(numbers, "p(99)"),
-    ]
+    ]);
+    cells
 }
