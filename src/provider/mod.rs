@@ -5,6 +5,8 @@ use muster_core::model::unit::{ObservedUnit, UnitName, UnitSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub mod build;
+pub mod process;
 pub mod simulated;
 
 /// What a create needs beside the spec: contents that the model only holds digests or references of.

@@ -156,7 +156,10 @@ pub trait Results: Send + Sync {
     /// All sessions of a run with their watermarks and ends.
     async fn sessions(&self, run: RunId) -> Result<Vec<SessionRow>>;
     /// One transaction: run still open, watermarks compared and raised, parts and worker seconds appended (promise 49).
-    /// What is at or below a watermark is dropped; what comes after the seal is counted, never added.
+    /// Ingest has dropped what is at or below a watermark; what comes after the seal is counted, never added.
+    ///
+    /// After [`StoreError::Unavailable`] it is unknown whether the flush is stored: send the same again. [`Appended::Moved`] and
+    /// watermarks that stand at `to` then say that it was. (Only reading may be too early: a commit can still be on its way.)
     async fn append(&self, flush: &Flush) -> Result<Appended>;
     /// Parts of a run after a cursor, in the order stored, at most `limit`; each with its cursor. A cursor of a run stays good while
     /// the run is appended to, by however many, and over the seal.

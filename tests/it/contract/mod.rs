@@ -1,4 +1,6 @@
 //! One contract per port, passed by every adapter.
 
 mod bus;
+mod process;
+mod provider;
 mod store;

@@ -24,7 +24,8 @@ contract!(
     s52_names_that_differ_in_case_are_different,
     s52_events_have_growing_numbers_and_filters,
     s52_blobs_read_back,
-    s52_rows_of_runs_read_back,
+    s52_runs_read_back_and_are_listed,
+    s52_workers_hooks_and_summaries_read_back,
     s34_the_same_id_is_the_same_run,
     s34_of_many_inserts_of_one_id_exactly_one_is_new,
     s35_a_run_is_saved_only_over_the_version_it_was_read_at,
@@ -359,7 +360,7 @@ async fn s52_blobs_read_back(place: Place) {
     }
 }
 
-async fn s52_rows_of_runs_read_back(place: Place) {
+async fn s52_runs_read_back_and_are_listed(place: Place) {
     let ledger = place.stores.ledger;
     let ids = [new_run(), new_run(), new_run()];
     let mut rows: Vec<RunRow> = Vec::new();
@@ -430,7 +431,11 @@ async fn s52_rows_of_runs_read_back(place: Place) {
         .await,
         [ids[0]]
     );
+}
 
+async fn s52_workers_hooks_and_summaries_read_back(place: Place) {
+    let ledger = place.stores.ledger;
+    let ids = [new_run(), new_run()];
     let worker = |index: u32| RunWorkerRow {
         run: ids[0],
         worker: WorkerId(Uuid::now_v7()),

@@ -17,6 +17,7 @@ contract!(
     s49_a_flush_that_starts_elsewhere_stores_nothing,
     s49_of_two_writers_at_one_watermark_exactly_one_stores,
     s49_writers_of_different_sessions_all_store_and_a_reader_misses_nothing,
+    s49_an_append_that_was_cut_off_is_resolved_by_sending_it_again,
     s50_ends_and_dropped_ranges_read_back,
     s50_a_sealed_run_takes_nothing_more_and_counts_what_is_late_once,
     s50_seal_and_appends_at_the_same_time_lose_nothing_that_was_answered,
@@ -254,6 +255,38 @@ async fn s49_writers_of_different_sessions_all_store_and_a_reader_misses_nothing
         task.await.unwrap();
     }
     assert_eq!(all(&results, run, 100).await, seen);
+}
+
+async fn s49_an_append_that_was_cut_off_is_resolved_by_sending_it_again(place: Place) {
+    let results = place.stores.results;
+    let sessions: Vec<_> = (0..20).map(|_| session()).collect();
+    let run = opened(&results, &sessions).await;
+    for round in 0..40 {
+        let parts = (0..300)
+            .map(|second| part(second, series("Home"), vec![7; 100]))
+            .collect();
+        let flush = Flush {
+            run,
+            parts,
+            watermarks: sessions.iter().map(|session| (*session, (round, round + 1))).collect(),
+            ends: BTreeMap::new(),
+        };
+        let cut = tokio::time::timeout(Duration::from_micros(round * 250), results.append(&flush)).await;
+        let again = results.append(&flush).await.unwrap();
+        assert!(
+            again == Appended::Moved || cut.is_err() && again == Appended::Stored,
+            "{cut:?} {again:?}"
+        );
+        assert!(
+            results
+                .sessions(run)
+                .await
+                .unwrap()
+                .iter()
+                .all(|row| row.watermark == round + 1)
+        );
+        assert_eq!(contents(&results, run).await.len() as u64, (round + 1) * 300);
+    }
 }
 
 async fn s50_ends_and_dropped_ranges_read_back(place: Place) {
