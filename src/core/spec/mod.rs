@@ -2,7 +2,11 @@
 
 pub mod code;
 pub mod diagnostic;
+mod hint;
+pub mod schema;
 pub mod tree;
+#[allow(dead_code, reason = "fields that are refused exist for the schema and its messages")]
+mod wire;
 
 use crate::model::id::{Digest, Name};
 use crate::model::key::Key;
