@@ -2,5 +2,6 @@
 
 pub mod backoff;
 pub mod chain;
+pub mod csv;
 pub mod humane;
 pub mod units;

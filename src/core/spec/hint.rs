@@ -26,11 +26,9 @@ fn distance(left: &str, right: &str) -> usize {
         return usize::MAX;
     }
     let mut rows = vec![vec![0; right.len() + 1]; left.len() + 1];
+    rows[0] = (0..=right.len()).collect();
     for (row, line) in rows.iter_mut().enumerate() {
         line[0] = row;
-    }
-    for column in 0..=right.len() {
-        rows[0][column] = column;
     }
     for row in 1..=left.len() {
         for column in 1..=right.len() {

@@ -1,18 +1,32 @@
 //! From the files of one commit to resources and diagnostics. It never fails as a whole: what is valid stands beside what is wrong.
 
 pub mod code;
+mod cycle;
 pub mod diagnostic;
+pub mod explain;
+mod files;
+mod glob;
 mod hint;
+mod index;
+mod load;
+mod lower;
+mod parse;
+mod project;
+pub mod render;
 pub mod schema;
+pub mod settings;
+mod structure;
+mod template;
 pub mod tree;
 #[allow(dead_code, reason = "fields that are refused exist for the schema and its messages")]
 mod wire;
 
 use crate::model::id::{Digest, Name};
 use crate::model::key::Key;
-use crate::model::policy::Policy;
 use crate::model::resource::Resource;
 use diagnostic::Diagnostic;
+pub use explain::explain;
+pub use load::load;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -74,39 +88,21 @@ impl Loaded {
     }
 }
 
-/// What was parsed before, by path and blob. Only used files are kept.
+/// What earlier loads found out. It makes loads fast and lets references into a broken project mean its last good state; the
+/// results of a load depend on it in no other way.
 #[derive(Debug, Default)]
 pub struct Cache {
-    parsed: BTreeMap<(String, String), Arc<Parsed>>,
+    /// By path and blob: everything that parsing a file reads.
+    parsed: BTreeMap<(String, String), Arc<parse::Parsed>>,
+    /// Digest and shape of the files that plans name, by blob.
+    blobs: files::Blobs,
+    /// By project, as of its last good load.
+    good: index::Good,
 }
 
-#[derive(Debug)]
-struct Parsed {
-    documents: Vec<tree::Node>,
-    diagnostics: Vec<Diagnostic>,
-}
-
-/// Reads the files of one revision under a policy.
-pub fn load(files: &Files, policy: &Policy, cache: &mut Cache) -> Loaded {
-    let mut loaded = Loaded::default();
-    let mut kept = BTreeMap::new();
-    for name in policy.projects.keys() {
-        loaded.projects.insert(name.clone(), ProjectLoad::default());
+impl Cache {
+    /// Tells what a project's last good state was, for a daemon that starts while the project is broken.
+    pub fn remember(&mut self, project: Name, resources: BTreeMap<Key, Arc<Resource>>) {
+        self.good.insert(project, resources);
     }
-    for (path, file) in &files.files {
-        if !(path.ends_with(".yaml") || path.ends_with(".yml")) {
-            continue;
-        }
-        let key = (path.clone(), file.blob.clone());
-        let parsed = cache.parsed.remove(&key).unwrap_or_else(|| {
-            loaded.parsed_files += 1;
-            let (documents, diagnostics) = tree::read(path, &file.bytes);
-            Arc::new(Parsed { documents, diagnostics })
-        });
-        loaded.diagnostics.extend(parsed.diagnostics.iter().cloned());
-        loaded.ignored_documents += u32::try_from(parsed.documents.len()).unwrap_or(u32::MAX);
-        kept.insert(key, parsed);
-    }
-    cache.parsed = kept;
-    loaded
 }

@@ -16,8 +16,12 @@ const ERRORS_MAX: usize = 200;
 /// Checks a document and reports all of its structural errors.
 pub(super) fn check(checked: &Checked, file: &str, root: &Node, json: &Value) -> Vec<Diagnostic> {
     let context = Context { checked, file, root };
-    let mut found: Vec<Diagnostic> =
-        checked.validator.iter_errors(json).take(ERRORS_MAX).flat_map(|error| context.diagnostics(&error)).collect();
+    let mut found: Vec<Diagnostic> = checked
+        .validator
+        .iter_errors(json)
+        .take(ERRORS_MAX)
+        .flat_map(|error| context.diagnostics(&error))
+        .collect();
     found.sort();
     // A text that misses its pattern misses its format as well.
     found.dedup_by(|left, right| left.span == right.span && left.code == right.code && left.message == right.message);
@@ -37,9 +41,10 @@ impl Context<'_> {
         let here = |code, message: String| Diagnostic::error(code, self.file, self.root.place(&pointer), message);
         let field = field_name(&pointer);
         match error.kind() {
-            ValidationErrorKind::AdditionalProperties { unexpected } => {
-                unexpected.iter().map(|name| self.unknown_field(&pointer, name, schema)).collect()
-            }
+            ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
+                .iter()
+                .map(|name| self.unknown_field(&pointer, name, schema))
+                .collect(),
             ValidationErrorKind::Required { property } => {
                 let name = property.as_str().unwrap_or_default();
                 vec![here(Code::MissingField, format!("{field} has no `{name}`")).maybe_hint(about(schema, name))]
@@ -70,14 +75,25 @@ impl Context<'_> {
     }
 
     fn unknown_field(&self, pointer: &str, name: &str, schema: &Value) -> Diagnostic {
-        let known: Vec<&str> = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        let known: Vec<&str> = schema["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect();
         let guess = did_you_mean(name, known.iter().copied()).or_else(|| {
             // A long list helps nobody; `explain` has it.
             const LISTED_MAX: usize = 12;
             (known.len() <= LISTED_MAX).then(|| format!("known here: {}", known.join(", ")))
         });
         let message = format!("{} has no field `{}`", field_name(pointer), shown(name));
-        Diagnostic::error(Code::UnknownField, self.file, self.root.key_place(pointer, name), message).maybe_hint(guess)
+        Diagnostic::error(
+            Code::UnknownField,
+            self.file,
+            self.root.key_place(pointer, name),
+            message,
+        )
+        .maybe_hint(guess)
     }
 
     fn wrong_type(&self, pointer: &str, value: &Value, schema: &Value) -> Diagnostic {
@@ -85,7 +101,11 @@ impl Context<'_> {
         let field = field_name(pointer);
         let expected = match &schema["type"] {
             Value::String(one) => one.clone(),
-            Value::Array(several) => several.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+            Value::Array(several) => several
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" or "),
             _ => "of another type".to_owned(),
         };
         if let (Value::Number(number), Some("muster-duration")) = (value, schema["format"].as_str()) {
@@ -93,7 +113,12 @@ impl Context<'_> {
             return Diagnostic::error(Code::BadDuration, self.file, span, message).hint(format!("write `{number}s`"));
         }
         let is = type_name(value);
-        let error = Diagnostic::error(Code::WrongType, self.file, span, format!("{field} is {is}, not {}", expected_name(&expected)));
+        let error = Diagnostic::error(
+            Code::WrongType,
+            self.file,
+            span,
+            format!("{field} is {is}, not {}", expected_name(&expected)),
+        );
         match value {
             Value::Number(_) | Value::Bool(_) if expected == "string" => error.hint("put it in quotes"),
             Value::Null => error.hint("leave the field out where it has no value"),
@@ -106,8 +131,15 @@ impl Context<'_> {
     }
 
     fn unknown_value(&self, pointer: &str, value: &Value, options: &Value) -> Diagnostic {
-        let words: Vec<&str> = options.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let is = value.as_str().map_or_else(|| type_name(value).to_owned(), |text| format!("`{}`", shown(text)));
+        let words: Vec<&str> = options
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let is = value
+            .as_str()
+            .map_or_else(|| type_name(value).to_owned(), |text| format!("`{}`", shown(text)));
         let guess = did_you_mean(value.as_str().unwrap_or_default(), words.iter().copied());
         let message = format!("{} is {is}, not one of {}", field_name(pointer), words.join(", "));
         Diagnostic::error(Code::UnknownValue, self.file, self.root.place(pointer), message).maybe_hint(guess)
@@ -120,12 +152,21 @@ impl Context<'_> {
         let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
         match value.as_str() {
             Some(text) if !whole => {
-                let message = format!("{} `{}` is not supported by this build", field_name(pointer), shown(text));
+                let message = format!(
+                    "{} `{}` is not supported by this build",
+                    field_name(pointer),
+                    shown(text)
+                );
                 Diagnostic::error(Code::Unsupported, self.file, self.root.place(pointer), message)
             }
             _ => {
                 let message = format!("`{}` is not supported by this build", dotted(pointer));
-                Diagnostic::error(Code::Unsupported, self.file, self.root.key_place(parent, &unescape(last)), message)
+                Diagnostic::error(
+                    Code::Unsupported,
+                    self.file,
+                    self.root.key_place(parent, &unescape(last)),
+                    message,
+                )
             }
         }
     }
@@ -137,13 +178,25 @@ impl Context<'_> {
         let format = schema["format"].as_str().unwrap_or_default();
         let Some(form) = FORMS.iter().find(|form| form.format == format) else {
             let pattern = schema["pattern"].as_str().unwrap_or_default();
-            let message = format!("{field} is `{}`, which does not match {pattern}", shown(text));
+            // The text itself stays out: a URL of the settings may hold a password.
+            let message = format!("{field} does not match {pattern}");
             return Diagnostic::error(Code::BadFormat, self.file, span, message).maybe_hint(about_self(schema));
         };
-        let code = if format == "muster-duration" { Code::BadDuration } else { Code::BadFormat };
-        let error = Diagnostic::error(code, self.file, span, format!("{field} is `{}`, not {}", shown(text), form.expected));
+        let code = if format == "muster-duration" {
+            Code::BadDuration
+        } else {
+            Code::BadFormat
+        };
+        let error = Diagnostic::error(
+            code,
+            self.file,
+            span,
+            format!("{field} is `{}`, not {}", shown(text), form.expected),
+        );
         match (form.check)(text) {
-            Err(cause) if text.bytes().all(|byte| byte.is_ascii_digit()) && code == Code::BadDuration && !text.is_empty() => {
+            Err(cause)
+                if text.bytes().all(|byte| byte.is_ascii_digit()) && code == Code::BadDuration && !text.is_empty() =>
+            {
                 error.because(cause).hint(format!("write `{}s`", shown(text)))
             }
             _ => error,
@@ -223,5 +276,9 @@ pub(super) fn dotted(pointer: &str) -> String {
 
 /// The field for a message: its dotted path, or "the document".
 fn field_name(pointer: &str) -> String {
-    if pointer.is_empty() { "the document".to_owned() } else { format!("`{}`", dotted(pointer)) }
+    if pointer.is_empty() {
+        "the document".to_owned()
+    } else {
+        format!("`{}`", dotted(pointer))
+    }
 }

@@ -446,6 +446,18 @@ pub(super) fn shown(text: &str) -> Cow<'_, str> {
     })
 }
 
+/// Whether a text can be written without quotes and read back as the same text, at any place of a block.
+pub(super) fn is_plain_text(text: &str) -> bool {
+    let first = |char: char| char.is_ascii_alphanumeric() || char == '_' || char == '/';
+    let inside = |char: char| first(char) || "-.% ()<".contains(char);
+    let word = text.starts_with(first) && text.chars().all(inside) && !text.ends_with(' ');
+    let value = matches!(
+        text,
+        "null" | "Null" | "NULL" | "true" | "True" | "TRUE" | "false" | "False" | "FALSE"
+    );
+    word && !value && number(text).is_none()
+}
+
 /// A plain scalar that has the form of a number in YAML's core schema; `Some(None)`: one that JSON cannot hold.
 fn number(text: &str) -> Option<Option<Number>> {
     let radix = |digits: &str, radix| {
