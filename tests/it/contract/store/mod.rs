@@ -1,5 +1,6 @@
 //! The stores' contract: every property holds on a SQLite file, SQLite in memory, MariaDB and MySQL 8 (promise 52).
 
+mod killed;
 mod ledger;
 mod results;
 mod server;

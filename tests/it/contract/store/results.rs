@@ -26,13 +26,13 @@ contract!(
     s50_a_part_that_cannot_be_read_keeps_all_parts,
 );
 
-type Store = Arc<dyn Results>;
+pub type Store = Arc<dyn Results>;
 
-fn session() -> SessionId {
+pub fn session() -> SessionId {
     SessionId(Uuid::now_v7())
 }
 
-fn series(name: &str) -> PartOf {
+pub fn series(name: &str) -> PartOf {
     PartOf::Series(SeriesKey {
         phase: "main".to_owned(),
         scenario: "browse".to_owned(),
@@ -40,7 +40,7 @@ fn series(name: &str) -> PartOf {
     })
 }
 
-fn part(second: u32, what: PartOf, data: impl Into<Vec<u8>>) -> SlicePart {
+pub fn part(second: u32, what: PartOf, data: impl Into<Vec<u8>>) -> SlicePart {
     SlicePart {
         second,
         what,
@@ -48,7 +48,7 @@ fn part(second: u32, what: PartOf, data: impl Into<Vec<u8>>) -> SlicePart {
     }
 }
 
-fn flush(run: RunId, session: SessionId, from: u64, to: u64, parts: Vec<SlicePart>) -> Flush {
+pub fn flush(run: RunId, session: SessionId, from: u64, to: u64, parts: Vec<SlicePart>) -> Flush {
     Flush {
         run,
         parts,
@@ -58,7 +58,7 @@ fn flush(run: RunId, session: SessionId, from: u64, to: u64, parts: Vec<SlicePar
 }
 
 /// A run with some sessions, opened twice as after a lost answer.
-async fn opened(results: &Store, sessions: &[SessionId]) -> RunId {
+pub async fn opened(results: &Store, sessions: &[SessionId]) -> RunId {
     let run = RunId(Uuid::now_v7());
     for _ in 0..2 {
         results.open_run(run).await.unwrap();
@@ -91,7 +91,7 @@ async fn all(results: &Store, run: RunId, page: u32) -> Vec<(u64, SlicePart)> {
     }
 }
 
-async fn contents(results: &Store, run: RunId) -> Vec<SlicePart> {
+pub async fn contents(results: &Store, run: RunId) -> Vec<SlicePart> {
     all(results, run, 1_000)
         .await
         .into_iter()
@@ -261,8 +261,8 @@ async fn s49_an_append_that_was_cut_off_is_resolved_by_sending_it_again(place: P
     let results = place.stores.results;
     let sessions: Vec<_> = (0..20).map(|_| session()).collect();
     let run = opened(&results, &sessions).await;
-    for round in 0..40 {
-        let parts = (0..300)
+    for round in 0..24 {
+        let parts = (0..60)
             .map(|second| part(second, series("Home"), vec![7; 100]))
             .collect();
         let flush = Flush {
@@ -271,7 +271,7 @@ async fn s49_an_append_that_was_cut_off_is_resolved_by_sending_it_again(place: P
             watermarks: sessions.iter().map(|session| (*session, (round, round + 1))).collect(),
             ends: BTreeMap::new(),
         };
-        let cut = tokio::time::timeout(Duration::from_micros(round * 250), results.append(&flush)).await;
+        let cut = tokio::time::timeout(Duration::from_micros(round * 400), results.append(&flush)).await;
         let again = results.append(&flush).await.unwrap();
         assert!(
             again == Appended::Moved || cut.is_err() && again == Appended::Stored,
@@ -285,7 +285,7 @@ async fn s49_an_append_that_was_cut_off_is_resolved_by_sending_it_again(place: P
                 .iter()
                 .all(|row| row.watermark == round + 1)
         );
-        assert_eq!(contents(&results, run).await.len() as u64, (round + 1) * 300);
+        assert_eq!(contents(&results, run).await.len() as u64, (round + 1) * 60);
     }
 }
 
