@@ -159,6 +159,14 @@ pub(super) fn host_of(url: &str) -> Option<String> {
     Some(host.to_ascii_lowercase())
 }
 
+/// Whether a URL means ssh, in either form.
+pub(super) fn is_ssh(url: &str) -> bool {
+    match url.split_once("://") {
+        Some((scheme, _)) => scheme == "ssh",
+        None => host_of(url).is_some(),
+    }
+}
+
 /// A URL for people: without user, password or query.
 pub(super) fn redact_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {

@@ -1,6 +1,6 @@
 //! What libgit2's errors mean to a user: one reason each, and a text without credentials.
 
-use super::credentials::{Credentials, redact_url};
+use super::credentials::{self, Credentials, redact_url};
 use crate::source::{SourceError, SourceReason};
 use git2::{ErrorClass, ErrorCode};
 
@@ -36,8 +36,10 @@ pub(super) fn of_remote(error: &git2::Error, url: &str, credentials: &Credential
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(TEXT_MAX)
         .collect();
-    let hint = match status {
-        Some(404) => " (no such repository, or it is hidden from these credentials)",
+    let hint = match (error.code(), status) {
+        (_, Some(404)) => " (no such repository, or it is hidden from these credentials)",
+        (ErrorCode::Certificate, _) if credentials::is_ssh(url) => " (its key is not among the known hosts)",
+        (ErrorCode::Certificate, _) => " (SSL_CERT_FILE names other authorities than the system's)",
         _ => "",
     };
     SourceError::transient(reason, format!("{}: {said}{hint}", redact_url(url)))

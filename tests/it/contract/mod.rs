@@ -3,4 +3,5 @@
 mod bus;
 mod process;
 mod provider;
+mod source;
 mod store;
