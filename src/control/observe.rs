@@ -1,0 +1,90 @@
+//! Asks every provider and the ledger what is there. The answer is complete, or says of which environment it is not.
+
+use super::providers::Providers;
+use super::sync::Published;
+use crate::runtime::clock::Clock;
+use crate::store::{Ledger, StoreError};
+use jiff::SignedDuration;
+use muster_core::base::chain::chain;
+use muster_core::model::observed::{Observed, Sight};
+use muster_core::model::unit::{ObservedUnit, UnitName};
+use muster_core::topology;
+use std::sync::Arc;
+
+/// How long deletions of a project add up (promise 21).
+const DELETIONS_WINDOW: SignedDuration = SignedDuration::from_hours(24);
+
+/// Looks at everything there is.
+#[derive(Clone)]
+pub struct Observer {
+    ledger: Arc<dyn Ledger>,
+    providers: Arc<Providers>,
+    clock: Clock,
+}
+
+impl Observer {
+    /// Over a ledger and the providers of its environments.
+    pub fn new(ledger: Arc<dyn Ledger>, providers: Arc<Providers>, clock: Clock) -> Self {
+        Self {
+            ledger,
+            providers,
+            clock,
+        }
+    }
+
+    /// One complete look. The ledger is read before the providers are asked: a unit whose row was read and that is not seen
+    /// was there before and is gone, never one that is just being made.
+    ///
+    /// # Errors
+    /// When the ledger does not answer: without what was written down nothing may be decided.
+    pub async fn observe(&self, published: &Published) -> Result<Observed, StoreError> {
+        let since = self.clock.now() - DELETIONS_WINDOW;
+        let inventory = self.ledger.inventory().await?;
+        let applied = self.ledger.applied().await?.into_iter().collect();
+        let mut observed = Observed {
+            inventory: inventory.into_iter().map(|row| (row.unit.clone(), row)).collect(),
+            high_water: published
+                .projects
+                .iter()
+                .map(|(name, state)| (name.clone(), state.high_water))
+                .collect(),
+            recent_deletions: self.ledger.deletions_since(since).await?.into_iter().collect(),
+            approved_deletions: self.ledger.deletion_approvals().await?,
+            environments: Default::default(),
+            applied,
+        };
+        let environments = topology::environments(&published.desired, &observed.applied);
+        for (key, answer) in self.providers.observe(&environments).await {
+            let sight = match answer {
+                Ok(units) => Sight::Seen(units.into_iter().map(|unit| placed(unit, &key)).collect()),
+                Err(error) => Sight::Unreachable { reason: chain(&error) },
+            };
+            observed.environments.insert(key, sight);
+        }
+        Ok(observed)
+    }
+}
+
+/// Where a unit is, is where it was seen.
+fn placed(unit: ObservedUnit, environment: &muster_core::model::key::Key) -> ObservedUnit {
+    ObservedUnit {
+        environment: environment.clone(),
+        ..unit
+    }
+}
+
+/// All units seen, by name.
+pub fn units(observed: &Observed) -> Vec<ObservedUnit> {
+    let seen = observed.environments.values().filter_map(|sight| match sight {
+        Sight::Seen(units) => Some(units),
+        Sight::Unreachable { .. } => None,
+    });
+    let mut units: Vec<ObservedUnit> = seen.flatten().cloned().collect();
+    units.sort_by_key(|unit| (unit.owner.clone(), ordinal(&unit.name)));
+    units
+}
+
+fn ordinal(name: &UnitName) -> u32 {
+    let text = name.as_str().rsplit('.').next().unwrap_or_default();
+    text.parse().unwrap_or(u32::MAX)
+}

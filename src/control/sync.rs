@@ -1,0 +1,463 @@
+//! From a source to Desired: one look per tick, the last good state per project, nothing decided on emptiness.
+
+use super::contents::Contents;
+use super::news::News;
+use crate::runtime::clock::Clock;
+use crate::source::{Source, SourceError, SourceReason, Tree};
+use crate::store::rows::ProjectRow;
+use crate::store::{Ledger, StoreError};
+use jiff::Timestamp;
+use muster_core::base::backoff::Backoff;
+use muster_core::base::chain::chain;
+use muster_core::model::desired::{Desired, ProjectDesired};
+use muster_core::model::id::{Digest, Name, Revision};
+use muster_core::model::policy::Policy;
+use muster_core::model::resource::{Resource, Spec};
+use muster_core::model::run::Severity;
+use muster_core::spec::{self, Cache, Files, Loaded, ProjectLoad};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// One `ls-remote` over a slow line takes seconds; a minute means nobody is there.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(60);
+/// A first fetch of a large repository takes minutes.
+const READ_DEADLINE: Duration = Duration::from_secs(600);
+
+/// What the reconciler and the API read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    /// The newest revision that was read; `None`: only what an earlier daemon left was.
+    pub revision: Option<Revision>,
+    /// What git wants, by the last good revision of each project.
+    pub desired: Arc<Desired>,
+    /// How each project stands.
+    pub projects: BTreeMap<Name, ProjectState>,
+}
+
+/// How one project stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectState {
+    /// Newest revision looked at.
+    pub observed: Revision,
+    /// Last good one.
+    pub good: Option<Revision>,
+    /// Errors in the newest revision.
+    pub errors: usize,
+    /// The first of them, with its place.
+    pub first_error: Option<String>,
+    /// Most resources it ever had.
+    pub high_water: u32,
+}
+
+/// How the source is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceState {
+    /// Not asked yet.
+    Unasked,
+    /// It answered.
+    Ready,
+    /// It did not.
+    Failing {
+        /// Why.
+        reason: SourceReason,
+        /// For people.
+        message: String,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// What [`Sync`] stands on.
+#[derive(Clone)]
+pub struct SyncDeps {
+    /// Where plans come from.
+    pub source: Arc<dyn Source>,
+    /// Where the last good state is kept.
+    pub ledger: Arc<dyn Ledger>,
+    /// Time.
+    pub clock: Clock,
+    /// What plans may ask for.
+    pub policy: Arc<Policy>,
+    /// Time between two looks.
+    pub interval: Duration,
+}
+
+/// What became of a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tick {
+    /// The revision of the last tick: nothing was read.
+    Unchanged,
+    /// A new revision was read.
+    Changed,
+    /// The source or the ledger did not answer; the last good state stays.
+    Failed,
+}
+
+/// The loop's state.
+pub struct Sync {
+    deps: SyncDeps,
+    contents: Contents,
+    news: News,
+    cache: Cache,
+    seen: Option<Revision>,
+    failures: u32,
+    rows: BTreeMap<Name, ProjectRow>,
+    good: BTreeMap<Name, ProjectDesired>,
+    published: watch::Sender<Option<Arc<Published>>>,
+    state: watch::Sender<SourceState>,
+    look: Arc<Notify>,
+    loader: Loader,
+}
+
+/// How a tree becomes resources and diagnostics.
+type Loader = fn(&Files, &Policy, &mut Cache) -> Loaded;
+
+/// What others may see and ask of the loop.
+#[derive(Clone)]
+pub struct SyncHandle {
+    /// `None` until there is something to decide on.
+    pub published: watch::Receiver<Option<Arc<Published>>>,
+    /// How the source is doing.
+    pub state: watch::Receiver<SourceState>,
+    /// Contents of the files that resources refer to.
+    pub contents: Contents,
+    look: Arc<Notify>,
+}
+
+impl SyncHandle {
+    /// Looks at the source now.
+    pub fn look_now(&self) {
+        self.look.notify_one();
+    }
+}
+
+impl Sync {
+    /// Restores what the last daemon knew, so that nothing is decided on emptiness.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn restore(deps: SyncDeps) -> Result<(Self, SyncHandle), StoreError> {
+        let rows: BTreeMap<Name, ProjectRow> = deps
+            .ledger
+            .projects()
+            .await?
+            .into_iter()
+            .map(|row| (row.project.clone(), row))
+            .collect();
+        let (published, published_receiver) = watch::channel(None);
+        let (state, state_receiver) = watch::channel(SourceState::Unasked);
+        let look = Arc::new(Notify::new());
+        let contents = Contents::new(Arc::clone(&deps.ledger));
+        let good = rows.values().filter_map(restore_project).collect();
+        let sync = Self {
+            news: News::new(Arc::clone(&deps.ledger), deps.clock.clone()),
+            contents: contents.clone(),
+            cache: Cache::default(),
+            seen: None,
+            failures: 0,
+            rows,
+            good,
+            published,
+            state,
+            look: Arc::clone(&look),
+            loader: spec::load,
+            deps,
+        };
+        if !sync.rows.is_empty() {
+            sync.publish(None);
+        }
+        let handle = SyncHandle {
+            published: published_receiver,
+            state: state_receiver,
+            contents,
+            look,
+        };
+        Ok((sync, handle))
+    }
+
+    /// Looks again and again until cancelled: at each interval, when the source says that something changed, when asked to.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let source = Arc::clone(&self.deps.source);
+        let look = Arc::clone(&self.look);
+        loop {
+            let tick = tokio::select! {
+                () = cancel.cancelled() => return,
+                tick = self.tick() => tick,
+            };
+            let wait = self.wait_after(tick);
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = look.notified() => {}
+                // While it fails, what it says of changes is not worth an earlier try.
+                () = source.changed(), if tick != Tick::Failed => {}
+                () = self.deps.clock.sleep(wait) => {}
+            }
+        }
+    }
+
+    fn wait_after(&self, tick: Tick) -> Duration {
+        match tick {
+            Tick::Failed => Backoff::RECONCILE
+                .delay(self.failures, super::jitter())
+                .max(self.deps.interval),
+            Tick::Unchanged | Tick::Changed => self.deps.interval,
+        }
+    }
+
+    /// One look: one `resolve`; a read only when the revision is another (promises 1, 2).
+    pub async fn tick(&mut self) -> Tick {
+        match self.look().await {
+            Ok(tick) => {
+                self.failures = 0;
+                self.source_answers().await;
+                tick
+            }
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                self.source_fails(&error).await;
+                Tick::Failed
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<Tick, SourceError> {
+        let source = Arc::clone(&self.deps.source);
+        let revision = within(RESOLVE_DEADLINE, source.resolve()).await?;
+        if self.seen.as_ref() == Some(&revision) {
+            return Ok(Tick::Unchanged);
+        }
+        let tree = within(READ_DEADLINE, source.read(&revision)).await?;
+        let loaded = self.load(&tree).await?;
+        self.take(&revision, &tree, loaded)
+            .await
+            .map_err(|error| internal(format!("ledger: {}", chain(&error))))?;
+        self.seen = Some(revision);
+        Ok(Tick::Changed)
+    }
+
+    /// Parses off the loop's thread; a revision that makes the parser panic is a failure like any other (promise 11).
+    async fn load(&mut self, tree: &Tree) -> Result<Loaded, SourceError> {
+        let files = tree.to_files();
+        let policy = Arc::clone(&self.deps.policy);
+        let mut cache = std::mem::take(&mut self.cache);
+        let loader = self.loader;
+        let work = move || {
+            let loaded = loader(&files, &policy, &mut cache);
+            (loaded, cache)
+        };
+        let (loaded, cache) = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| internal("reading the plans panicked".to_owned()))?;
+        self.cache = cache;
+        Ok(loaded)
+    }
+
+    /// Writes down what the revision says of each project, then lets others see it.
+    async fn take(&mut self, revision: &Revision, tree: &Tree, loaded: Loaded) -> Result<(), StoreError> {
+        let all_good = loaded.projects.values().all(ProjectLoad::is_good);
+        let bytes = loaded.contents.iter().filter_map(|(digest, path)| {
+            let file = tree.files.get(path)?;
+            Some((digest.clone(), Arc::clone(&file.bytes)))
+        });
+        self.contents.replace(bytes.collect(), all_good);
+        for (name, load) in &loaded.projects {
+            self.take_project(name, revision, load).await?;
+        }
+        self.contents.keep(unit_files(&self.good)).await?;
+        self.tell_of_revision(revision, &loaded).await;
+        self.publish(Some(revision.clone()));
+        Ok(())
+    }
+
+    async fn take_project(&mut self, name: &Name, revision: &Revision, load: &ProjectLoad) -> Result<(), StoreError> {
+        let old = self.rows.get(name);
+        let diagnostics = serde_json::to_value(&load.diagnostics).unwrap_or_else(|error| json!([error.to_string()]));
+        let mut row = ProjectRow {
+            project: name.clone(),
+            observed_revision: revision.clone(),
+            good_revision: old.and_then(|row| row.good_revision.clone()),
+            resources: old.map_or_else(|| json!([]), |row| row.resources.clone()),
+            diagnostics,
+            high_water: old.map_or(0, |row| row.high_water),
+            at: self.deps.clock.now(),
+        };
+        if load.is_good() {
+            let resources: Vec<&Resource> = load.resources.values().map(Arc::as_ref).collect();
+            row.resources = serde_json::to_value(&resources).map_err(|error| StoreError::Corrupt {
+                table: "project",
+                row: name.to_string(),
+                reason: error.to_string(),
+            })?;
+            row.good_revision = Some(revision.clone());
+            row.high_water = row.high_water.max(u32::try_from(resources.len()).unwrap_or(u32::MAX));
+        }
+        self.deps.ledger.put_project(&row).await?;
+        let was_bad = old.is_some_and(is_bad);
+        let same_errors = old.is_some_and(|row| json!(load.diagnostics) == row.diagnostics);
+        self.rows.insert(name.clone(), row);
+        if load.is_good() {
+            let desired = ProjectDesired {
+                revision: revision.clone(),
+                resources: load.resources.clone(),
+            };
+            self.good.insert(name.clone(), desired);
+            if was_bad {
+                let message = format!("revision {} is valid again", revision.short());
+                self.news
+                    .about_project(name, Severity::Normal, "PlansValid", &message)
+                    .await;
+            }
+        } else if !(was_bad && same_errors) {
+            let message = format!("revision {}: {}", revision.short(), summarize(load));
+            self.news
+                .about_project(name, Severity::Warning, "PlansInvalid", &message)
+                .await;
+        }
+        Ok(())
+    }
+
+    async fn tell_of_revision(&self, revision: &Revision, loaded: &Loaded) {
+        let resources: usize = loaded.projects.values().map(|project| project.resources.len()).sum();
+        let mut message = format!("revision {} with {resources} resources", revision.short());
+        if let Some(author) = self.deps.source.author(revision).await {
+            message.push_str(&format!(" by {author}"));
+        }
+        self.news.about_source(Severity::Normal, "RevisionRead", &message).await;
+        if let Some(first) = loaded.diagnostics.iter().find(|diagnostic| diagnostic.is_error()) {
+            let message = format!("{}:{}: {}", first.file, first.span.line, first.message);
+            self.news
+                .about_source(Severity::Warning, "FilesOutsideProjects", &message)
+                .await;
+        }
+    }
+
+    fn publish(&self, revision: Option<Revision>) {
+        let projects = self.rows.iter().map(|(name, row)| {
+            let state = ProjectState {
+                observed: row.observed_revision.clone(),
+                good: row.good_revision.clone(),
+                errors: errors(row).count(),
+                first_error: errors(row).next().map(place_and_message),
+                high_water: row.high_water,
+            };
+            (name.clone(), state)
+        });
+        let published = Published {
+            revision,
+            desired: Arc::new(Desired {
+                projects: self.good.clone(),
+            }),
+            projects: projects.collect(),
+        };
+        self.published.send_replace(Some(Arc::new(published)));
+    }
+
+    async fn source_answers(&self) {
+        let before = self.state.send_replace(SourceState::Ready);
+        if let SourceState::Failing { .. } = before {
+            self.news
+                .about_source(Severity::Normal, "SourceReady", "the source answers again")
+                .await;
+        }
+    }
+
+    /// A failure is told once, and again only when its reason is another.
+    async fn source_fails(&self, error: &SourceError) {
+        let now = self.deps.clock.now();
+        let (since, told) = match &*self.state.borrow() {
+            SourceState::Failing { reason, since, .. } => (*since, *reason == error.reason),
+            SourceState::Unasked | SourceState::Ready => (now, false),
+        };
+        self.state.send_replace(SourceState::Failing {
+            reason: error.reason,
+            message: error.message.clone(),
+            since,
+        });
+        if !told {
+            let reason = format!("{:?}", error.reason);
+            self.news.about_source(Severity::Warning, &reason, &error.message).await;
+        }
+    }
+}
+
+async fn within<T>(deadline: Duration, answer: impl Future<Output = Result<T, SourceError>>) -> Result<T, SourceError> {
+    timeout(deadline, answer).await.unwrap_or_else(|_| {
+        Err(SourceError {
+            reason: SourceReason::Timeout,
+            message: format!("no answer within {} s", deadline.as_secs()),
+            transient: true,
+        })
+    })
+}
+
+fn internal(message: String) -> SourceError {
+    SourceError {
+        reason: SourceReason::Internal,
+        message,
+        transient: true,
+    }
+}
+
+/// A row that cannot be read back is as if there never was a good revision: nothing is decided about its project.
+fn restore_project(row: &ProjectRow) -> Option<(Name, ProjectDesired)> {
+    let revision = row.good_revision.clone()?;
+    match serde_json::from_value::<Vec<Resource>>(row.resources.clone()) {
+        Ok(resources) => {
+            let resources = resources
+                .into_iter()
+                .map(|resource| (resource.meta.key.clone(), Arc::new(resource)))
+                .collect();
+            Some((row.project.clone(), ProjectDesired { revision, resources }))
+        }
+        Err(error) => {
+            tracing::warn!(project = %row.project, %error, "last good state cannot be read; waiting for the source");
+            None
+        }
+    }
+}
+
+fn unit_files(good: &BTreeMap<Name, ProjectDesired>) -> BTreeSet<Digest> {
+    let resources = good.values().flat_map(|project| project.resources.values());
+    resources
+        .filter_map(|resource| match &resource.spec {
+            Spec::Service(service) => Some(service),
+            Spec::Environment(_) | Spec::WorkerPool(_) | Spec::TestPlan(_) => None,
+        })
+        .flat_map(|service| service.files.iter().map(|file| file.digest.clone()))
+        .collect()
+}
+
+fn errors(row: &ProjectRow) -> impl Iterator<Item = &Value> {
+    row.diagnostics
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|diagnostic| diagnostic.get("severity").and_then(Value::as_str) != Some("warning"))
+}
+
+fn is_bad(row: &ProjectRow) -> bool {
+    errors(row).next().is_some()
+}
+
+fn place_and_message(diagnostic: &Value) -> String {
+    let text = |name: &str| diagnostic.get(name).and_then(Value::as_str).unwrap_or_default();
+    let line = diagnostic.get("line").and_then(Value::as_u64).unwrap_or(1);
+    format!("{}:{line}: {}", text("file"), text("message"))
+}
+
+fn summarize(load: &ProjectLoad) -> String {
+    let errors: Vec<_> = load
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.is_error())
+        .collect();
+    let first = errors.first().map_or_else(String::new, |first| {
+        format!("; first: {}:{}: {}", first.file, first.span.line, first.message)
+    });
+    format!("{} errors{first}; the last good state stays", errors.len())
+}
