@@ -9,6 +9,8 @@ use uuid::Uuid;
 pub const FRAME_MAX_BYTES: usize = 4_000_000;
 /// Most series in a frame. More are no plan's, and would have the daemon hold as many histograms.
 pub const SERIES_MAX: usize = 10_000;
+/// Last run second there is: ten days, far beyond the longest run with its pauses. Who judges looks at every second up to the newest.
+pub const SECOND_MAX: u32 = 864_000;
 /// Most ranges of dropped sequences in an end; a spool merges what touches.
 pub const DROPPED_MAX: usize = 10_000;
 
@@ -117,6 +119,9 @@ fn read_second(reader: &mut Reader<'_>) -> Result<Second, WireError> {
         generator: GeneratorStat::read(reader)?,
         ..Second::default()
     };
+    if second.second > SECOND_MAX {
+        return Err(WireError::Malformed("second is out of bounds"));
+    }
     let count = reader.u64()?;
     if count > SERIES_MAX as u64 {
         return Err(WireError::Malformed("too many series"));

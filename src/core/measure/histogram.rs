@@ -401,6 +401,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
         #[test]
         fn s51_percentiles_are_those_of_the_raw_samples(mut values in adversarial()) {
             let fine = of(Precision::Fine, &values);

@@ -102,7 +102,7 @@ impl fmt::Display for ErrorKind {
 pub struct ErrorCount {
     /// How often.
     pub count: u64,
-    /// The text seen first in byte order (so that merging is commutative); at most [`ErrorCount::SAMPLE_MAX`] bytes.
+    /// The first in byte order of those that say something (so that merging is commutative); at most [`ErrorCount::SAMPLE_MAX`] bytes.
     pub sample: String,
 }
 
@@ -112,8 +112,12 @@ impl ErrorCount {
 
     fn merge(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
-        if other.sample < self.sample {
-            self.sample.clone_from(&other.sample);
+        self.offer(&other.sample);
+    }
+
+    fn offer(&mut self, sample: &str) {
+        if !sample.is_empty() && (self.sample.is_empty() || sample < self.sample.as_str()) {
+            sample.clone_into(&mut self.sample);
         }
     }
 }
@@ -198,9 +202,7 @@ impl Stats {
         match self.errors.get_mut(&kind) {
             Some(error) => {
                 error.count += 1;
-                if sample < error.sample.as_str() {
-                    sample.clone_into(&mut error.sample);
-                }
+                error.offer(sample);
             }
             None => {
                 let sample = sample.to_owned();
@@ -361,7 +363,7 @@ pub struct GeneratorStat {
     pub lag_p99_ns: u64,
     /// Resident memory, bytes.
     pub memory_bytes: u64,
-    /// Arrivals by phase: iterations due in open executors, iterations started in closed ones.
+    /// Arrivals by phase: iterations due. Closed executors have none; requests stand for them where arrivals are weighed.
     pub arrivals: BTreeMap<String, u64>,
     /// Arrivals dropped for the generator's own reasons (no user free while its lag was large), by phase.
     pub own_drops: BTreeMap<String, u64>,

@@ -1,5 +1,6 @@
 //! What the tests of measurement draw from: histograms, slices, bytes gone bad, and plans to judge by.
 
+use super::frame::SECOND_MAX;
 use super::histogram::{Histogram, Precision};
 use super::slice::{ErrorCount, ErrorKind, GeneratorStat, Second, SeriesKey, Stats};
 use super::threshold::{parse_expression, parse_key, parse_rule_expression, parse_rule_metric};
@@ -63,8 +64,12 @@ pub(crate) fn second() -> impl Strategy<Value = Second> {
         0.0_f64..1.0,
         prop::collection::btree_map("[a-z]{1,3}", any::<u64>(), 0..4),
     );
-    (any::<u32>(), prop::collection::btree_map(key, stats(), 0..4), generator).prop_map(
-        |(second, entries, generator)| {
+    (
+        0..=SECOND_MAX,
+        prop::collection::btree_map(key, stats(), 0..4),
+        generator,
+    )
+        .prop_map(|(second, entries, generator)| {
             let ([vus, vus_max, lag_p99_ns, memory_bytes], share, counts) = generator;
             Second {
                 second,
@@ -80,8 +85,7 @@ pub(crate) fn second() -> impl Strategy<Value = Second> {
                     own_drops: counts,
                 },
             }
-        },
-    )
+        })
 }
 
 /// One way for bytes to go bad.

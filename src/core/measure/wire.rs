@@ -20,10 +20,15 @@ pub enum WireError {
     Version(u8),
 }
 
-pub(super) fn put_u64(out: &mut Vec<u8>, value: u64) {
-    put_u128(out, u128::from(value));
+pub(super) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
+/// Only sums of nanoseconds are so wide; everything else has the faster [`put_u64`], whose bytes are the same.
 pub(super) fn put_u128(out: &mut Vec<u8>, mut value: u128) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
@@ -84,7 +89,19 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, WireError> {
-        u64::try_from(self.u128()?).map_err(|_| WireError::Malformed("integer overflows"))
+        let mut value: u64 = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.byte()?;
+            let part = u64::from(byte & 0x7f);
+            if part << shift >> shift != part {
+                break;
+            }
+            value |= part << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(WireError::Malformed("integer overflows"))
     }
 
     pub(super) fn u32(&mut self) -> Result<u32, WireError> {
@@ -120,5 +137,42 @@ impl<'a> Reader<'a> {
         } else {
             Err(WireError::Trailing)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Reader, WireError, put_f64, put_u64, put_u128};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn integers_read_back(narrow in any::<u64>(), wide in any::<u128>(), shift in 0_u32..64) {
+            let mut out = Vec::new();
+            put_u64(&mut out, narrow >> shift);
+            put_u128(&mut out, wide >> shift);
+            put_u128(&mut out, u128::from(narrow));
+            let mut reader = Reader::new(&out);
+            prop_assert_eq!(reader.u64(), Ok(narrow >> shift));
+            prop_assert_eq!(reader.u128(), Ok(wide >> shift));
+            prop_assert_eq!(reader.u64(), Ok(narrow));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let overflow = Err(WireError::Malformed("integer overflows"));
+        let mut wide = Vec::new();
+        put_u128(&mut wide, u128::from(u64::MAX) + 1);
+        assert_eq!(Reader::new(&wide).u64(), overflow);
+        assert_eq!(Reader::new(&[0xff; 30]).u64(), overflow);
+        assert_eq!(Reader::new(&[0xff; 30]).u128().map(|_| 0), overflow);
+        assert_eq!(Reader::new(&[0x80]).u64(), Err(WireError::Truncated));
+        assert_eq!(Reader::new(&[5, 1, 2]).bytes(), Err(WireError::Truncated));
+        assert!(Reader::new(&[2, 0xff, 0xff]).text().is_err());
+        let mut out = Vec::new();
+        put_f64(&mut out, f64::NAN);
+        assert!(Reader::new(&out).f64().is_err());
     }
 }
