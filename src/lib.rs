@@ -8,3 +8,4 @@ pub mod provider;
 pub mod runtime;
 pub mod source;
 pub mod store;
+pub mod worker;
