@@ -95,3 +95,34 @@ fn of_sqlite(error: &dyn DatabaseError) -> Fault {
     };
     Fault::Store(StoreError::Refused(format!("{text}; {mend}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Fault, of_mysql};
+    use crate::store::StoreError;
+
+    #[test]
+    fn numbers_of_mysql_say_who_must_act() {
+        for (number, expected) in [
+            (1213, "again"),
+            (1205, "again"),
+            (1062, "again"),
+            (1040, "later"),
+            (1053, "later"),
+            (1114, "later"),
+            (1290, "writable primary"),
+            (1142, "GRANT"),
+            (1049, "CREATE DATABASE"),
+            (1153, "max_allowed_packet"),
+            (1146, "not Muster's"),
+            (1064, "error 1064"),
+        ] {
+            match of_mysql(number, "the server's words") {
+                Fault::Again(_) => assert_eq!(expected, "again", "{number}"),
+                Fault::Store(StoreError::Unavailable(_)) => assert_eq!(expected, "later", "{number}"),
+                Fault::Store(StoreError::Refused(text)) => assert!(text.contains(expected), "{number}: {text}"),
+                Fault::Store(other) => panic!("{number}: {other}"),
+            }
+        }
+    }
+}
