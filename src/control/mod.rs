@@ -5,11 +5,13 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 pub mod apply;
 pub mod contents;
 pub mod fleet;
+pub mod hooks;
 pub mod news;
 pub mod observe;
 pub mod providers;
 pub mod queue;
 pub mod reconcile;
+pub mod runs;
 pub mod status;
 pub mod sync;
 

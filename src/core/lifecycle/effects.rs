@@ -17,6 +17,7 @@ pub fn effects_of(state: &RunState, plan: &RunPlan) -> Vec<Effect> {
             let arm = state.start_at.map(|at| Effect::Arm { attempt, at });
             arm.into_iter().collect()
         }
+        Position::Committed if state.commit_unsure => Vec::new(),
         Position::Committed => vec![Effect::Commit { attempt: state.attempt }],
         Position::Running { .. } | Position::PausePhase { .. } | Position::HandPause { .. } => {
             let number = state.words;

@@ -20,7 +20,7 @@ pub enum Event {
     NoWorkers(String),
     /// A worker holds everything it needs.
     Prepared(WorkerId),
-    /// A worker cannot make this load.
+    /// A worker cannot make this load, or its generator broke.
     Refused(WorkerId, String),
     /// A worker will start at the agreed instant, once told so.
     Armed {
@@ -33,6 +33,13 @@ pub enum Event {
     Started(WorkerId),
     /// A worker began a phase.
     PhaseStarted {
+        /// Which.
+        worker: WorkerId,
+        /// The phase's index.
+        phase: u32,
+    },
+    /// A worker has started the last iteration of a phase.
+    PhaseEnded {
         /// Which.
         worker: WorkerId,
         /// The phase's index.

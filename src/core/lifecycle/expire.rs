@@ -18,51 +18,21 @@ impl Run<'_> {
         } else if self.state.position == Position::Pending {
             self.enter(Position::Provisioning);
         } else if self.state.position != Position::Arming {
+            self.state.commit_unsure = self.state.position == Position::Committed;
             self.state.deadline = self.state.deadline.max(later(self.now, deadline::ADOPT));
         }
     }
 
     /// The deadline of the position passed: the forced exit (promise 35).
     pub(super) fn expire(&mut self) {
-        use EndingKind::{Aborted, Error, Invalid};
-        let position = self.state.position;
-        match position {
-            Position::Pending => self.end(Error(ErrorReason::LostOwner), "nobody drove the run", StopMode::Abort),
-            Position::Provisioning => {
-                let detail = format!("{} workers were not ready in time", self.plan.workers);
-                self.end(Error(ErrorReason::Infrastructure), &detail, StopMode::Abort);
-            }
-            Position::PreparingWorkers => {
-                self.end(
-                    Error(ErrorReason::Timeout),
-                    "workers were not prepared in time",
-                    StopMode::Abort,
-                );
-            }
-            Position::PreRun => {
-                self.end(
-                    Error(ErrorReason::Timeout),
-                    "PreRun hooks did not end in time",
-                    StopMode::Abort,
-                );
-            }
-            Position::Arming if self.state.attempt < deadline::ARM_ATTEMPTS => self.arm(),
-            Position::Arming => {
-                self.end(
-                    Invalid(InvalidReason::Barrier),
-                    "workers could not be armed in time",
-                    StopMode::Abort,
-                );
-            }
-            Position::Committed => {
-                let late = self
-                    .state
-                    .workers
-                    .iter()
-                    .filter(|worker| !self.state.started.contains(worker));
-                let detail = format!("{} workers did not start together with the others", late.count());
-                self.end(Invalid(InvalidReason::Barrier), &detail, StopMode::Abort);
-            }
+        use EndingKind::{Aborted, Error};
+        match self.state.position {
+            Position::Pending
+            | Position::Provisioning
+            | Position::PreparingWorkers
+            | Position::PreRun
+            | Position::Arming
+            | Position::Committed => self.expire_before_load(),
             Position::Running { .. } => {
                 self.end(
                     Error(ErrorReason::Timeout),
@@ -104,6 +74,50 @@ impl Run<'_> {
             }
             Position::Releasing => self.enter(Position::Reporting),
             Position::Reporting | Position::Finished => self.enter(Position::Finished),
+        }
+    }
+
+    fn expire_before_load(&mut self) {
+        use EndingKind::{Error, Invalid};
+        match self.state.position {
+            Position::Pending => self.end(Error(ErrorReason::LostOwner), "nobody drove the run", StopMode::Abort),
+            Position::Provisioning => {
+                let detail = format!("{} workers were not ready in time", self.plan.workers);
+                self.end(Error(ErrorReason::Infrastructure), &detail, StopMode::Abort);
+            }
+            Position::PreparingWorkers => {
+                self.end(
+                    Error(ErrorReason::Timeout),
+                    "workers were not prepared in time",
+                    StopMode::Abort,
+                );
+            }
+            Position::PreRun => {
+                self.end(
+                    Error(ErrorReason::Timeout),
+                    "PreRun hooks did not end in time",
+                    StopMode::Abort,
+                );
+            }
+            Position::Arming if self.state.attempt < deadline::ARM_ATTEMPTS => self.arm(),
+            Position::Arming => {
+                self.end(
+                    Invalid(InvalidReason::Barrier),
+                    "workers could not be armed in time",
+                    StopMode::Abort,
+                );
+            }
+            Position::Committed if self.state.commit_unsure && self.state.started.is_empty() => self.arm(),
+            Position::Committed => {
+                let late = self
+                    .state
+                    .workers
+                    .iter()
+                    .filter(|worker| !self.state.started.contains(worker));
+                let detail = format!("{} workers did not start together with the others", late.count());
+                self.end(Invalid(InvalidReason::Barrier), &detail, StopMode::Abort);
+            }
+            _ => {}
         }
     }
 }

@@ -11,4 +11,5 @@ pub mod state;
 pub mod step;
 #[cfg(test)]
 mod tests;
+pub mod variant;
 pub mod vus;

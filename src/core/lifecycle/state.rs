@@ -94,6 +94,12 @@ pub struct RunState {
     pub attempt: u32,
     /// The agreed start of load.
     pub start_at: Option<Timestamp>,
+    /// A daemon took over after the decision to commit: nobody knows whether a worker heard of it.
+    pub commit_unsure: bool,
+    /// When phases began and ended, by index.
+    pub phases: BTreeMap<u32, PhaseTimes>,
+    /// It was paused by hand, so phases lasted longer than planned.
+    pub was_paused: bool,
     /// When load was over.
     pub load_ended_at: Option<Timestamp>,
     /// How many words were told to workers, and the last one.
@@ -102,6 +108,15 @@ pub struct RunState {
     pub word: Option<Word>,
     /// A commit edited or deleted the plan while it ran, and `onChange: Finish` let it go on.
     pub plan_changed: bool,
+}
+
+/// When a phase ran, by its first worker's begin and its last worker's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseTimes {
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When its last iteration so far was started.
+    pub ended_at: Option<Timestamp>,
 }
 
 /// What became of a hook.
@@ -138,6 +153,9 @@ impl RunState {
             hooks: BTreeMap::new(),
             attempt: 0,
             start_at: None,
+            commit_unsure: false,
+            phases: BTreeMap::new(),
+            was_paused: false,
             load_ended_at: None,
             words: 0,
             word: None,

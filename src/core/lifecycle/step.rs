@@ -4,7 +4,7 @@ use super::deadline;
 use super::effects::{effects_of, next_hook};
 use super::event::{Effect, Event, StopMode, Word};
 use super::plan::{PhasePlan, RunPlan};
-use super::state::{HookOutcome, Position, RunState, later};
+use super::state::{HookOutcome, PhaseTimes, Position, RunState, later};
 use crate::model::id::WorkerId;
 use crate::model::plan::{FailurePolicy, HookWhen, OnChange};
 use crate::model::run::{AbortedReason, Ending, EndingKind, ErrorReason, FailedReason, InvalidReason};
@@ -93,6 +93,7 @@ impl Run<'_> {
             | Event::Armed { worker, .. }
             | Event::Started(worker)
             | Event::PhaseStarted { worker, .. }
+            | Event::PhaseEnded { worker, .. }
             | Event::Waiting { worker, .. }
             | Event::Ended(worker)
             | Event::Lost(worker, _) => {
@@ -112,10 +113,12 @@ impl Run<'_> {
                 }
             }
             Event::Refused(_, reason) => {
-                if self.state.could_have_begun() {
-                    self.lost(worker, reason);
-                } else {
-                    self.end(EndingKind::Error(ErrorReason::Engine), reason, StopMode::Abort);
+                if self.makes_load() {
+                    self.state.lost.insert(worker, reason.clone());
+                }
+                if self.makes_load() || !self.state.could_have_begun() {
+                    self.end(EndingKind::Error(ErrorReason::Engine), reason, StopMode::Graceful);
+                    self.check_load();
                 }
             }
             Event::Armed { attempt, .. } => self.armed(worker, *attempt),
@@ -124,6 +127,11 @@ impl Run<'_> {
                 self.check_load();
             }
             Event::PhaseStarted { phase, .. } => self.phase_started(worker, *phase),
+            Event::PhaseEnded { phase, .. } => {
+                if let Some(times) = self.state.phases.get_mut(phase) {
+                    times.ended_at = Some(self.now);
+                }
+            }
             Event::Waiting { phase, .. } => {
                 if self.state.waiting_for.is_none_or(|old| old < *phase) {
                     self.state.waiting.clear();
@@ -278,6 +286,7 @@ impl Run<'_> {
 
     pub(super) fn arm(&mut self) {
         self.state.armed.clear();
+        self.state.commit_unsure = false;
         let lead = deadline::ARM_LEAD.saturating_mul(1 << self.state.attempt.min(deadline::ARM_ATTEMPTS));
         self.state.attempt += 1;
         self.state.start_at = Some(later(self.now, lead));
@@ -296,6 +305,13 @@ impl Run<'_> {
 
     fn phase_started(&mut self, worker: WorkerId, phase: u32) {
         self.state.started.insert(worker);
+        if self.plan.phase(phase).is_some() {
+            let times = PhaseTimes {
+                began_at: self.now,
+                ended_at: None,
+            };
+            self.state.phases.entry(phase).or_insert(times);
+        }
         match self.state.position {
             Position::Running { phase: old } if phase > old => self.enter(Position::Running { phase }),
             Position::HandPause { phase: old } if phase > old => self.state.position = Position::HandPause { phase },
@@ -351,6 +367,7 @@ impl Run<'_> {
     fn pause(&mut self) {
         if let Position::Running { phase } = self.state.position {
             self.tell(Word::Pause);
+            self.state.was_paused = true;
             self.enter(Position::HandPause { phase });
         }
     }

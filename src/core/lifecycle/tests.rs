@@ -238,119 +238,92 @@ fn s38_a_worker_that_does_not_start_with_the_others_makes_the_run_invalid() {
     assert_eq!(walk.ending(), Some(EndingKind::Invalid(InvalidReason::Barrier)));
 }
 
+type Way = fn(&mut Walk);
+
+fn ends(wanted: EndingKind, way: impl Fn(&mut Walk)) {
+    let mut walk = Walk::new(plan(2));
+    way(&mut walk);
+    assert_eq!(walk.ending(), Some(wanted), "{:?}", walk.state);
+    let post_run = Effect::RunHook { hook: 1, attempt: 1 };
+    assert!(
+        walk.effects.contains(&post_run),
+        "PostRun hooks run whatever the ending"
+    );
+}
+
 #[test]
-fn s36_each_ending_is_reached() {
-    use EndingKind::{Aborted, Error, Failed, Invalid, Passed, Stopped};
+fn s36_each_ending_of_load_is_reached() {
+    use EndingKind::{Aborted, Error, Invalid, Stopped};
+    let ending = |kind| Ending {
+        kind,
+        detail: String::new(),
+    };
+    let breaches = [
+        AbortedReason::Rule,
+        AbortedReason::Threshold,
+        AbortedReason::AutoStop,
+        AbortedReason::Limit,
+    ];
+    let mut cases: Vec<(EndingKind, Event)> = breaches
+        .into_iter()
+        .map(|reason| (Aborted(reason), Event::Breached(ending(Aborted(reason)))))
+        .collect();
     let who = || "li".to_owned();
-    type Way = Box<dyn Fn(&mut Walk)>;
-    let breach = |kind| {
-        Event::Breached(Ending {
-            kind,
-            detail: String::new(),
-        })
-    };
-    let during = |event: Event| -> Way {
-        Box::new(move |walk| {
-            walk.running().on(event.clone()).each(Event::Ended).finish(Vec::new());
-        })
-    };
-    let cases: Vec<(EndingKind, Way)> = vec![
-        (
-            Passed,
-            Box::new(|walk| {
-                walk.running().each(Event::Ended).finish(Vec::new());
-            }),
-        ),
-        (
-            Failed(FailedReason::Thresholds),
-            Box::new(|walk| {
-                walk.running().each(Event::Ended).finish(vec![failed()]);
-            }),
-        ),
-        (
-            Failed(FailedReason::Verify),
-            Box::new(|walk| {
-                walk.running()
-                    .each(Event::Ended)
-                    .on(Event::Delivered)
-                    .on(Event::Sealed)
-                    .hook(2, Err("no".to_owned()));
-                walk.finish(Vec::new());
-            }),
-        ),
-        (Stopped, during(Event::Stop { who: who() })),
-        (Stopped, during(Event::Abort { who: who() })),
-        (
-            Aborted(AbortedReason::Threshold),
-            during(breach(Aborted(AbortedReason::Threshold))),
-        ),
-        (
-            Aborted(AbortedReason::AutoStop),
-            during(breach(Aborted(AbortedReason::AutoStop))),
-        ),
-        (
-            Aborted(AbortedReason::Limit),
-            during(breach(Aborted(AbortedReason::Limit))),
-        ),
+    let spoiled = Invalid(InvalidReason::Rule);
+    cases.extend([
+        (Stopped, Event::Stop { who: who() }),
+        (Stopped, Event::Abort { who: who() }),
         (
             Invalid(InvalidReason::Workers),
-            during(Event::Lost(worker(0), "gone".to_owned())),
+            Event::Lost(worker(0), "gone".to_owned()),
         ),
-        (
-            Invalid(InvalidReason::Rule),
-            during(Event::Spoiled(Ending {
-                kind: Invalid(InvalidReason::Rule),
-                detail: String::new(),
-            })),
-        ),
-        (Error(ErrorReason::Blind), during(Event::Blind)),
-        (
-            Error(ErrorReason::Timeout),
-            Box::new(|walk| {
-                walk.running().late().each(Event::Ended).finish(Vec::new());
-            }),
-        ),
-        (
-            Error(ErrorReason::Infrastructure),
-            Box::new(|walk| {
-                walk.on(Event::Begin).late().finish(Vec::new());
-            }),
-        ),
-        (
-            Error(ErrorReason::Infrastructure),
-            Box::new(|walk| {
-                walk.claim()
-                    .on(Event::Lost(worker(1), String::new()))
-                    .finish(Vec::new());
-            }),
-        ),
-        (
-            Error(ErrorReason::Engine),
-            Box::new(|walk| {
-                walk.claim()
-                    .on(Event::Refused(worker(1), String::new()))
-                    .finish(Vec::new());
-            }),
-        ),
-        (
-            Error(ErrorReason::Hook),
-            Box::new(|walk| {
-                walk.claim()
-                    .each(Event::Prepared)
-                    .hook(0, Err("no".to_owned()))
-                    .finish(Vec::new());
-            }),
-        ),
-    ];
-    for (wanted, way) in cases {
-        let mut walk = Walk::new(plan(2));
-        way(&mut walk);
-        assert_eq!(walk.ending(), Some(wanted), "{:?}", walk.state);
-        assert!(
-            walk.effects.contains(&Effect::RunHook { hook: 1, attempt: 1 }),
-            "PostRun hooks run whatever the ending"
-        );
+        (spoiled, Event::Spoiled(ending(spoiled))),
+        (Error(ErrorReason::Blind), Event::Blind),
+    ]);
+    for (wanted, event) in cases {
+        ends(wanted, |walk| {
+            walk.running().on(event.clone()).each(Event::Ended).finish(Vec::new());
+        });
     }
+}
+
+#[test]
+fn s36_each_ending_around_load_is_reached() {
+    use EndingKind::{Error, Failed, Passed};
+    let no = || Err("no".to_owned());
+    ends(Passed, |walk| {
+        walk.running().each(Event::Ended).finish(Vec::new());
+    });
+    ends(Failed(FailedReason::Thresholds), |walk| {
+        walk.running().each(Event::Ended).finish(vec![failed()]);
+    });
+    ends(Failed(FailedReason::Verify), |walk| {
+        walk.running().each(Event::Ended).on(Event::Delivered).on(Event::Sealed);
+        walk.hook(2, no()).finish(Vec::new());
+    });
+    ends(Error(ErrorReason::Timeout), |walk| {
+        walk.running().late().each(Event::Ended).finish(Vec::new());
+    });
+    let infrastructure: [Way; 2] = [
+        |walk| _ = walk.on(Event::Begin).late().finish(Vec::new()),
+        |walk| {
+            _ = walk
+                .claim()
+                .on(Event::Lost(worker(1), String::new()))
+                .finish(Vec::new())
+        },
+    ];
+    for way in infrastructure {
+        ends(Error(ErrorReason::Infrastructure), way);
+    }
+    ends(Error(ErrorReason::Engine), |walk| {
+        walk.claim()
+            .on(Event::Refused(worker(1), String::new()))
+            .finish(Vec::new());
+    });
+    ends(Error(ErrorReason::Hook), |walk| {
+        walk.claim().each(Event::Prepared).hook(0, no()).finish(Vec::new());
+    });
 }
 
 #[test]
@@ -528,6 +501,24 @@ fn s42_a_run_adopted_in_time_goes_on_and_one_adopted_too_late_is_ended() {
 }
 
 #[test]
+fn s42_a_commit_that_perhaps_nobody_heard_of_is_agreed_on_anew() {
+    let mut walk = Walk::new(plan(2));
+    walk.armed().on(Event::Adopted);
+    assert_eq!(
+        effects_of(&walk.state, &walk.plan),
+        [],
+        "another commit would start workers alone"
+    );
+    walk.late();
+    assert_eq!((walk.state.position, walk.state.attempt), (Position::Arming, 2));
+    walk.each(|worker| Event::Armed { worker, attempt: 2 });
+    assert_eq!(effects_of(&walk.state, &walk.plan), [Effect::Commit { attempt: 2 }]);
+    let mut heard = Walk::new(plan(2));
+    heard.armed().on(Event::Adopted).on(Event::Started(worker(0))).late();
+    assert_eq!(heard.state.position, Position::Stopping(StopMode::Abort));
+}
+
+#[test]
 fn s37_lost_workers_up_to_the_bound_do_not_end_the_run() {
     let mut tolerant = plan(3);
     tolerant.max_lost_workers = 1;
@@ -599,6 +590,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (id.clone(), 1_u32..4).prop_map(|(worker, attempt)| Event::Armed { worker, attempt }),
         id.clone().prop_map(Event::Started),
         (id.clone(), 0_u32..5).prop_map(|(worker, phase)| Event::PhaseStarted { worker, phase }),
+        (id.clone(), 0_u32..5).prop_map(|(worker, phase)| Event::PhaseEnded { worker, phase }),
         (id.clone(), 0_u32..5).prop_map(|(worker, phase)| Event::Waiting { worker, phase }),
         id.clone().prop_map(Event::Ended),
         (0_u32..4, 1_u32..4, hook_result).prop_map(|(hook, attempt, result)| Event::HookEnded {

@@ -1,0 +1,116 @@
+//! Runs hooks: commands in a process group of their own, HTTP requests under the target rules. Each within its timeout.
+
+mod command;
+mod http;
+
+use crate::control::runs::World;
+use crate::runtime::clock::Clock;
+use muster_core::model::plan::{Hook, HookAction};
+use muster_core::model::policy::TargetRules;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The end of a hook's output that is kept.
+pub const OUTPUT_MAX: usize = 4 << 10;
+
+/// Runs hooks below one folder.
+#[derive(Debug, Clone)]
+pub struct Hooks {
+    folder: PathBuf,
+    clock: Clock,
+}
+
+/// One hook with all it needs.
+#[derive(Clone)]
+pub struct HookRun {
+    /// What to do.
+    pub hook: Hook,
+    /// What `${NAME}` stands for.
+    pub variables: BTreeMap<String, String>,
+    /// Added to a command's environment.
+    pub env: BTreeMap<String, String>,
+    /// Where requests may go.
+    pub targets: TargetRules,
+    /// Whether commands may run on this host (promise 58).
+    pub commands_allowed: bool,
+    /// The script's content, where the hook has one.
+    pub script: Option<Arc<[u8]>>,
+    /// Where secrets come from.
+    pub world: Arc<dyn World>,
+}
+
+/// What became of a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Success, or why not.
+    pub result: Result<(), String>,
+    /// The end of its output: at most [`OUTPUT_MAX`] bytes.
+    pub output: String,
+}
+
+impl Verdict {
+    fn failed(reason: impl Into<String>) -> Self {
+        Self {
+            result: Err(reason.into()),
+            output: String::new(),
+        }
+    }
+}
+
+impl Hooks {
+    /// Commands get their own folders below `folder`.
+    pub fn new(folder: PathBuf, clock: Clock) -> Self {
+        Self { folder, clock }
+    }
+
+    /// Runs one hook to its end or its timeout. Dropped half-way: its processes are killed.
+    pub async fn run(&self, run: HookRun) -> Verdict {
+        match &run.hook.action {
+            HookAction::Command { command, env, script } => {
+                command::run(self, &run, command, env, script.as_ref().map(|(path, _)| path.as_str())).await
+            }
+            HookAction::Http {
+                method,
+                url,
+                headers,
+                secret_headers,
+                body,
+            } => {
+                let request = http::Request {
+                    method: *method,
+                    url,
+                    headers,
+                    secret_headers,
+                    body: body.as_deref(),
+                };
+                http::send(&run, request).await
+            }
+        }
+    }
+}
+
+/// Puts values in for `${NAME}`; a name that is not known stays as it is.
+pub fn substitute(text: &str, variables: &BTreeMap<String, String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = rest.find("${") {
+        let (before, from) = rest.split_at(begin);
+        out.push_str(before);
+        let value = from
+            .find('}')
+            .and_then(|end| Some((variables.get(&from[2..end])?, end)));
+        match value {
+            Some((value, end)) => {
+                out.push_str(value);
+                rest = &from[end + 1..];
+            }
+            None => {
+                out.push_str("${");
+                rest = &from[2..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}

@@ -1,0 +1,106 @@
+//! What all effects of one run share.
+
+use super::Shared;
+use super::live::LiveView;
+use super::numbers::Numbers;
+use super::pinned::Pinned;
+use jiff::Timestamp;
+use muster_core::lifecycle::event::Event;
+use muster_core::lifecycle::plan::RunPlan;
+use muster_core::lifecycle::state::RunState;
+use muster_core::measure::judge::Outcome;
+use muster_core::measure::validity::Completeness;
+use muster_core::model::id::{RunId, WorkerId};
+use muster_core::model::run::{Event as LogEvent, RunIdentity, Severity};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// The event log is for people: no run waits longer for it.
+const LOG_DEADLINE: Duration = Duration::from_secs(5);
+
+/// One run being driven.
+pub(super) struct Context {
+    pub shared: Arc<Shared>,
+    pub identity: RunIdentity,
+    pub pinned: Arc<Pinned>,
+    pub plan: RunPlan,
+    /// The newest state.
+    pub state: watch::Sender<RunState>,
+    pub events: mpsc::Sender<Event>,
+    pub live: watch::Sender<LiveView>,
+    /// The attempt to arm that workers were last told of; older answers are not believed.
+    pub armed_attempt: AtomicU32,
+    /// How late each worker started, in microseconds.
+    pub skews: Mutex<BTreeMap<WorkerId, i64>>,
+    /// What the sealed numbers said.
+    pub judged: Mutex<Option<Arc<Judged>>>,
+}
+
+/// What the sealed numbers said.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    pub numbers: Numbers,
+    pub outcome: Outcome,
+    pub completeness: Completeness,
+}
+
+impl Context {
+    pub fn run(&self) -> RunId {
+        self.identity.id
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.shared.parts.clock.now()
+    }
+
+    pub async fn sleep(&self, duration: Duration) {
+        self.shared.parts.clock.sleep(duration).await;
+    }
+
+    /// Tells the state machine; nobody listens any more once the run is over.
+    pub async fn tell(&self, event: Event) {
+        let _ = self.events.send(event).await;
+    }
+
+    /// A copy of the newest state.
+    pub fn state(&self) -> RunState {
+        self.state.borrow().clone()
+    }
+
+    pub fn arming(&self, attempt: u32) {
+        self.armed_attempt.store(attempt, Ordering::Release);
+    }
+
+    pub fn armed_attempt(&self) -> u32 {
+        self.armed_attempt.load(Ordering::Acquire)
+    }
+
+    pub fn judged(&self) -> Option<Arc<Judged>> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_judged(&self, judged: Judged) -> Arc<Judged> {
+        let judged = Arc::new(judged);
+        *self.judged.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&judged));
+        judged
+    }
+
+    /// Writes a line of the event log, if the database answers; losing one is no reason to hold up a run.
+    pub async fn log(&self, severity: Severity, reason: &str, message: String) {
+        let event = LogEvent {
+            at: self.now(),
+            project: Some(self.identity.plan.project.clone()),
+            about: format!("run/{}", self.run()),
+            severity,
+            reason: reason.to_owned(),
+            message,
+        };
+        let appended = tokio::time::timeout(LOG_DEADLINE, self.shared.parts.stores.ledger.append_event(&event)).await;
+        if !matches!(appended, Ok(Ok(_))) {
+            tracing::warn!(run = %self.run(), reason, message = event.message, "event of a run could not be kept");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a run is pinned to (promise 34): everything that decides its load, kept with its row, so that it can be repeated exactly.
+
+use muster_core::base::units;
+use muster_core::lifecycle::plan::RunPlan;
+use muster_core::model::id::RunId;
+use muster_core::model::key::Key;
+use muster_core::model::load::{Body, Engine, LoadPlan};
+use muster_core::model::plan::{HookAction, TestPlan};
+use muster_core::model::policy::TargetRules;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The pins of a run, as JSON in its row. Contents of files are kept as blobs under their digests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// Of this layout: [`Pinned::FORMAT`].
+    pub format: u32,
+    /// The resolved plan, scaled or made a smoke test where the start asked for it.
+    pub plan: TestPlan,
+    /// Who makes the load.
+    pub pool: Key,
+    /// Where its workers run.
+    pub environment: Key,
+    /// The exact number of workers.
+    pub workers: u32,
+    /// How long they may take to be there.
+    #[serde(with = "units::duration")]
+    pub ready_timeout: Duration,
+    /// How long each goes on without its owner.
+    #[serde(with = "units::duration")]
+    pub orphan_timeout: Duration,
+    /// How long the pool keeps them afterwards.
+    #[serde(with = "units::duration")]
+    pub keep_warm: Duration,
+    /// What is aimed at.
+    pub base_urls: Vec<String>,
+    /// Where requests may go.
+    pub targets: TargetRules,
+    /// The strictest of all limits on requests per second.
+    pub requests_per_second: Option<u64>,
+    /// Of all random draws.
+    pub seed: u64,
+    /// `--smoke`.
+    pub smoke: bool,
+    /// `--env`: added to the environment of command hooks.
+    pub env: BTreeMap<String, String>,
+    /// Whether the settings, or the user in the foreground, let the plan's commands run on this host (promise 58).
+    pub commands_allowed: bool,
+}
+
+impl Pinned {
+    /// The layout this build writes and reads.
+    pub const FORMAT: u32 = 1;
+
+    /// What the state machine looks at.
+    pub fn run_plan(&self) -> RunPlan {
+        RunPlan::of(&self.plan, self.workers, self.ready_timeout, self.orphan_timeout)
+    }
+
+    /// What workers get.
+    pub fn load_plan(&self, run: RunId, plan: &Key) -> LoadPlan {
+        LoadPlan {
+            run,
+            plan: format!("{}/{}", plan.project, plan.name),
+            phases: self.plan.phases.clone(),
+            engine: self.plan.engine.clone(),
+            base_urls: self.base_urls.clone(),
+            data: self.plan.data.clone(),
+            targets: self.targets.clone(),
+            requests_per_second: self.requests_per_second,
+        }
+    }
+
+    /// Digests of the files that workers need.
+    pub fn load_files(&self) -> BTreeSet<String> {
+        let mut digests: BTreeSet<String> = self.plan.data.iter().map(|data| data.file.digest.to_string()).collect();
+        if let Engine::Http(engine) = &self.plan.engine {
+            digests.extend(engine.options.tls.ca_file.iter().map(|file| file.digest.to_string()));
+            let requests = engine.scenarios.iter().flat_map(|scenario| &scenario.requests);
+            digests.extend(requests.filter_map(|request| match &request.body {
+                Body::File(file) => Some(file.digest.to_string()),
+                Body::Empty | Body::Inline(_) => None,
+            }));
+        }
+        digests
+    }
+
+    /// Digests of all files, those of hooks among them.
+    pub fn files(&self) -> BTreeSet<String> {
+        let scripts = self.plan.hooks.iter().filter_map(|hook| match &hook.action {
+            HookAction::Command { script, .. } => script.as_ref().map(|(_, digest)| digest.to_string()),
+            HookAction::Http { .. } => None,
+        });
+        self.load_files().into_iter().chain(scripts).collect()
+    }
+}

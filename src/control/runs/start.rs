@@ -1,0 +1,412 @@
+//! Whether a run may start, and what it is pinned to.
+
+use super::pinned::Pinned;
+use super::world::World;
+use crate::store::{Ledger, StoreError};
+use jiff::Timestamp;
+use muster_core::base::units::format_duration;
+use muster_core::lifecycle::plan::workers_for;
+use muster_core::lifecycle::variant;
+use muster_core::model::desired::Desired;
+use muster_core::model::environment::{Environment, EnvironmentLimits, WorkerPool};
+use muster_core::model::id::{Digest, Revision, RunId};
+use muster_core::model::key::Key;
+use muster_core::model::load::PhaseWork;
+use muster_core::model::plan::{Target, TestPlan};
+use muster_core::model::policy::{Caps, TargetRules};
+use muster_core::model::resource::{Resource, Spec};
+use muster_core::model::run::TriggerKind;
+use muster_core::topology::{local_environment_spec, local_pool, local_pool_spec};
+use std::collections::BTreeMap;
+
+/// What a start asks for.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    /// Which plan.
+    pub plan: Key,
+    /// The run's id; the same id again is the same run (promise 34).
+    pub id: Option<RunId>,
+    /// How it is started.
+    pub trigger: TriggerKind,
+    /// The token's name.
+    pub who: String,
+    /// Share of the load, above 0 up to 1.
+    pub scale: Option<f64>,
+    /// One user, one iteration of each scenario, nothing judged.
+    pub smoke: bool,
+    /// Another base URL than the plan's.
+    pub target: Option<String>,
+    /// Added to the environment of command hooks.
+    pub env: BTreeMap<String, String>,
+}
+
+impl StartRequest {
+    /// A plain start.
+    pub fn new(plan: Key, trigger: TriggerKind, who: impl Into<String>) -> Self {
+        Self {
+            plan,
+            id: None,
+            trigger,
+            who: who.into(),
+            scale: None,
+            smoke: false,
+            target: None,
+            env: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why a run did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Blocked {
+    /// No such plan.
+    #[error("there is no plan {0}")]
+    UnknownPlan(Key),
+    /// No such run to repeat.
+    #[error("there is no run {0}")]
+    UnknownRun(RunId),
+    /// The plan's project does not stand at a good commit.
+    #[error("project {project} is not good: {reason}")]
+    Project {
+        /// Which.
+        project: String,
+        /// Why.
+        reason: String,
+    },
+    /// It is held back (promise 23).
+    #[error("plan {plan} is suspended by {by}: {reason}")]
+    Suspended {
+        /// Which.
+        plan: Key,
+        /// Git, or the name of who suspended it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Something it depends on is not there.
+    #[error("{key} is not ready: {reason}")]
+    NotReady {
+        /// Which.
+        key: Key,
+        /// Why.
+        reason: String,
+    },
+    /// The pool cannot hold so many workers.
+    #[error("the plan takes {needed} workers; pool {pool} has at most {max}")]
+    NotEnoughWorkers {
+        /// Of the busiest phase.
+        needed: u32,
+        /// Which pool.
+        pool: Key,
+        /// Its bound.
+        max: u32,
+    },
+    /// A bound is reached (promise 61).
+    #[error("{what} would be {wanted}; {whose} allows {bound}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// With this run.
+        wanted: String,
+        /// At most.
+        bound: String,
+        /// Whose bound.
+        whose: String,
+    },
+    /// A target that the settings do not allow (promise 60).
+    #[error("target {0} is not allowed")]
+    Target(String),
+    /// Not a share.
+    #[error("a scale is above 0 and at most 100%, not {0}")]
+    Scale(f64),
+    /// A file of the plan is not at hand.
+    #[error("the content of a file is not at hand: {0}")]
+    Content(String),
+    /// A run of another build.
+    #[error("run {0} was written by another version of muster")]
+    Format(RunId),
+    /// The ledger did not answer, so nothing was started.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The daemon is going down.
+    #[error("the daemon is shutting down")]
+    ShuttingDown,
+}
+
+/// What an active run takes of its environment.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Load {
+    pub environment: Key,
+    pub workers: u32,
+    pub vus: u64,
+    pub rate: f64,
+    pub requests_per_second: Option<u64>,
+}
+
+impl Load {
+    pub fn of(pinned: &Pinned) -> Self {
+        let executors = || {
+            pinned.plan.phases.iter().filter_map(|phase| match &phase.work {
+                PhaseWork::Load { executor, .. } => Some(executor),
+                PhaseWork::Pause { .. } => None,
+            })
+        };
+        Self {
+            environment: pinned.environment.clone(),
+            workers: pinned.workers,
+            vus: executors().map(|executor| executor.peak_vus()).max().unwrap_or(0),
+            rate: executors()
+                .filter_map(|executor| executor.peak_rate())
+                .fold(0.0, f64::max),
+            requests_per_second: pinned.requests_per_second,
+        }
+    }
+}
+
+/// What a start found: pins, the plan's commit and digest, and the bounds of its environment.
+pub(super) struct Found {
+    pub pinned: Pinned,
+    pub revision: Revision,
+    pub digest: Digest,
+    pub limits: EnvironmentLimits,
+}
+
+/// Looks the plan up and resolves what it is pinned to.
+pub(super) async fn resolve(
+    request: &StartRequest,
+    world: &dyn World,
+    ledger: &dyn Ledger,
+    (now, seed): (Timestamp, u64),
+) -> Result<Found, Blocked> {
+    let desired = world.desired().borrow().clone();
+    let (resource, plan) = find_plan(&desired, &request.plan)?;
+    let project = &request.plan.project;
+    world.check_project(project).map_err(|reason| Blocked::Project {
+        project: project.to_string(),
+        reason,
+    })?;
+    check_suspended(&request.plan, plan, ledger, now).await?;
+    let mut plan = plan.clone();
+    if let Some(factor) = request.scale {
+        if !(factor > 0.0 && factor <= 1.0) {
+            return Err(Blocked::Scale(factor));
+        }
+        variant::scale(&mut plan, factor);
+    }
+    if request.smoke {
+        variant::smoke(&mut plan);
+    }
+    if let Some(url) = &request.target {
+        plan.target = Target::BaseUrl(url.clone());
+    }
+    for key in &plan.depends_on {
+        check_ready(world, key)?;
+    }
+    let policy = world.policy();
+    let project_policy = policy.projects.get(project);
+    let mut targets = project_policy.map(|policy| policy.targets.clone()).unwrap_or_default();
+    let base_urls = base_urls(&plan.target, world, &mut targets)?;
+    let (pool_key, pool, environment) = find_pool(&desired, &plan)?;
+    let workers = workers_for(&plan.phases, &pool.capacity);
+    if workers > pool.max {
+        return Err(Blocked::NotEnoughWorkers {
+            needed: workers,
+            pool: pool_key,
+            max: pool.max,
+        });
+    }
+    let caps = project_policy.map(|policy| policy.caps.clone()).unwrap_or_default();
+    let bounds = [
+        plan.limits.requests_per_second,
+        environment.limits.requests_per_second,
+        Some(caps.requests_per_second),
+    ];
+    let pinned = Pinned {
+        format: Pinned::FORMAT,
+        pool: pool_key,
+        environment: pool.environment.clone(),
+        workers,
+        ready_timeout: pool.ready_timeout,
+        orphan_timeout: pool.orphan_timeout,
+        keep_warm: pool.keep_warm,
+        base_urls,
+        targets,
+        requests_per_second: bounds.into_iter().flatten().min(),
+        seed,
+        smoke: request.smoke,
+        env: request.env.clone(),
+        commands_allowed: policy.process_enabled || request.trigger == TriggerKind::Foreground,
+        plan,
+    };
+    check_caps(&pinned, &caps)?;
+    let revision = desired.projects.get(project).map(|project| project.revision.clone());
+    Ok(Found {
+        pinned,
+        revision: revision.ok_or_else(|| Blocked::UnknownPlan(request.plan.clone()))?,
+        digest: resource.digest.clone(),
+        limits: environment.limits,
+    })
+}
+
+fn find_plan<'a>(desired: &'a Desired, key: &Key) -> Result<(&'a Resource, &'a TestPlan), Blocked> {
+    match desired.get(key).map(|resource| (resource, &resource.spec)) {
+        Some((resource, Spec::TestPlan(plan))) => Ok((resource, plan)),
+        _ => Err(Blocked::UnknownPlan(key.clone())),
+    }
+}
+
+/// Either of git's `suspend` and the overlay holds a plan back.
+async fn check_suspended(key: &Key, plan: &TestPlan, ledger: &dyn Ledger, now: Timestamp) -> Result<(), Blocked> {
+    let holds = |until: Option<Timestamp>| until.is_none_or(|until| now < until);
+    let by_git = plan.suspend.as_ref().filter(|suspend| holds(suspend.until));
+    let found = match by_git {
+        Some(suspend) => Some(("git".to_owned(), suspend.reason.clone())),
+        None => {
+            let overlays = ledger.overlays().await?;
+            let overlay = overlays
+                .into_iter()
+                .find(|overlay| overlay.plan == *key && holds(overlay.until));
+            overlay.map(|overlay| (overlay.who, overlay.reason))
+        }
+    };
+    match found {
+        Some((by, reason)) => Err(Blocked::Suspended {
+            plan: key.clone(),
+            by,
+            reason,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_ready(world: &dyn World, key: &Key) -> Result<(), Blocked> {
+    world.check_ready(key).map_err(|reason| Blocked::NotReady {
+        key: key.clone(),
+        reason,
+    })
+}
+
+/// What is aimed at; replicas of a service are what Muster itself runs, so they are always allowed.
+fn base_urls(target: &Target, world: &dyn World, targets: &mut TargetRules) -> Result<Vec<String>, Blocked> {
+    match target {
+        Target::BaseUrl(url) => {
+            let parsed = reqwest::Url::parse(url).map_err(|_| Blocked::Target(url.clone()))?;
+            let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']);
+            let port = parsed.port_or_known_default().unwrap_or(0);
+            if matches!(parsed.scheme(), "http" | "https") && targets.name_allowed(host, port) {
+                Ok(vec![url.clone()])
+            } else {
+                Err(Blocked::Target(url.clone()))
+            }
+        }
+        Target::Service { service, port } => {
+            check_ready(world, service)?;
+            let replicas = world.replicas(service, port);
+            if replicas.is_empty() {
+                return Err(Blocked::NotReady {
+                    key: service.clone(),
+                    reason: format!("no replica with port {port} is ready"),
+                });
+            }
+            targets.own.extend(replicas.iter().cloned());
+            Ok(replicas
+                .into_iter()
+                .map(|address| format!("http://{address}"))
+                .collect())
+        }
+    }
+}
+
+fn find_pool(desired: &Desired, plan: &TestPlan) -> Result<(Key, WorkerPool, Environment), Blocked> {
+    let Some(key) = &plan.pool else {
+        return Ok((local_pool(), local_pool_spec(), local_environment_spec()));
+    };
+    let missing = |key: &Key| Blocked::NotReady {
+        key: key.clone(),
+        reason: "it does not exist".to_owned(),
+    };
+    let Some(Spec::WorkerPool(pool)) = desired.get(key).map(|resource| &resource.spec) else {
+        return Err(missing(key));
+    };
+    match desired.get(&pool.environment).map(|resource| &resource.spec) {
+        Some(Spec::Environment(environment)) => Ok((key.clone(), pool.clone(), environment.clone())),
+        _ => Err(missing(&pool.environment)),
+    }
+}
+
+fn check_caps(pinned: &Pinned, caps: &Caps) -> Result<(), Blocked> {
+    let load = Load::of(pinned);
+    let whose = "the settings";
+    bound("workers", load.workers.into(), Some(caps.workers.into()), whose)?;
+    bound("users", load.vus, Some(caps.vus), whose)?;
+    bound("iterations per second", load.rate.ceil() as u64, Some(caps.rate), whose)?;
+    let duration = pinned.plan.duration();
+    if duration > caps.duration && !pinned.smoke {
+        return Err(Blocked::Limit {
+            what: "duration",
+            wanted: format_duration(duration),
+            bound: format_duration(caps.duration),
+            whose: whose.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether an environment can carry one more run beside those that are active on it.
+pub(super) fn check_environment<'a>(
+    limits: &EnvironmentLimits,
+    new: &Load,
+    active: impl Iterator<Item = &'a Load>,
+) -> Result<(), Blocked> {
+    let beside: Vec<&Load> = active.filter(|load| load.environment == new.environment).collect();
+    let all = || beside.iter().copied().chain([new]);
+    let whose = new.environment.to_string();
+    let runs = u64::try_from(beside.len()).unwrap_or(u64::MAX) + 1;
+    bound(
+        "runs at the same time",
+        runs,
+        limits.concurrent_runs.map(u64::from),
+        &whose,
+    )?;
+    let workers = all().map(|load| u64::from(load.workers)).sum();
+    bound("workers", workers, limits.workers.map(u64::from), &whose)?;
+    bound("users", all().map(|load| load.vus).sum(), limits.vus, &whose)?;
+    let rate: f64 = all().map(|load| load.rate).sum();
+    bound("iterations per second", rate.ceil() as u64, limits.rate, &whose)
+}
+
+fn bound(what: &'static str, wanted: u64, most: Option<u64>, whose: &str) -> Result<(), Blocked> {
+    match most {
+        Some(most) if wanted > most => Err(Blocked::Limit {
+            what,
+            wanted: wanted.to_string(),
+            bound: most.to_string(),
+            whose: whose.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The pins of a run that is repeated, with what must be as it is now: limits, and the addresses of the service aimed at.
+pub(super) fn renew(mut pinned: Pinned, plan: &Key, world: &dyn World) -> Result<(Pinned, EnvironmentLimits), Blocked> {
+    for key in &pinned.plan.depends_on {
+        check_ready(world, key)?;
+    }
+    let policy = world.policy();
+    let project = policy.projects.get(&plan.project);
+    let mut targets = project.map(|policy| policy.targets.clone()).unwrap_or_default();
+    pinned.base_urls = base_urls(&pinned.plan.target, world, &mut targets)?;
+    pinned.targets = targets;
+    pinned.commands_allowed = policy.process_enabled;
+    check_caps(&pinned, &project.map(|policy| policy.caps.clone()).unwrap_or_default())?;
+    let desired = world.desired().borrow().clone();
+    let (_, pool, environment) = find_pool(&desired, &pinned.plan)?;
+    if pinned.workers > pool.max {
+        return Err(Blocked::NotEnoughWorkers {
+            needed: pinned.workers,
+            pool: pinned.pool,
+            max: pool.max,
+        });
+    }
+    Ok((pinned, environment.limits))
+}
