@@ -5,7 +5,7 @@ use muster_core::base::chain::chain;
 use muster_core::model::service::{EnvValue, EnvVar};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -67,14 +67,18 @@ async fn try_run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    let mut secrets: Vec<SecretString> = Vec::new();
     for variable in env {
         match &variable.value {
-            EnvValue::Plain(text) => process.env(&variable.name, substitute(text, &run.variables)),
-            EnvValue::Secret(secret) => {
-                let value = run.world.secret(secret).await?;
-                process.env(&variable.name, value.expose_secret())
+            EnvValue::Plain(text) => {
+                process.env(&variable.name, substitute(text, &run.variables));
             }
-        };
+            EnvValue::Secret(secret) => {
+                let value = run.secrets.get(secret).map_err(|error| chain(&error))?;
+                process.env(&variable.name, value.expose_secret());
+                secrets.push(value);
+            }
+        }
     }
     let name = Path::new(&program)
         .file_name()
@@ -84,7 +88,7 @@ async fn try_run(
     let child = process
         .spawn()
         .map_err(|error| format!("cannot start {name}: {}", chain(&error)))?;
-    Ok(Group::of(child)?.wait(hooks, run.hook.timeout).await)
+    Ok(Group::of(child)?.wait(hooks, run.hook.timeout).await.without(&secrets))
 }
 
 /// A folder that is gone with the hook.

@@ -5,7 +5,7 @@ use muster_core::base::chain::chain;
 use muster_core::model::load::Method;
 use muster_core::model::service::SecretRef;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn try_send(run: &HookRun, request: Request<'_>) -> Result<Verdict, String
         .build()
         .map_err(|error| chain(&error))?;
     let method = reqwest::Method::from_bytes(request.method.as_str().as_bytes()).map_err(|error| chain(&error))?;
-    let headers = headers(run, &request).await?;
+    let (headers, secrets) = headers(run, &request)?;
     let mut sent = client.request(method, url).headers(headers);
     if let Some(body) = request.body {
         sent = sent.body(substitute(body, &run.variables));
@@ -66,14 +66,15 @@ async fn try_send(run: &HookRun, request: Request<'_>) -> Result<Verdict, String
             Ok(None) | Err(_) => break,
         }
     }
-    Ok(Verdict {
+    let verdict = Verdict {
         result: if status.is_success() {
             Ok(())
         } else {
             Err(format!("answered {status}"))
         },
         output: String::from_utf8_lossy(&output).trim().to_owned(),
-    })
+    };
+    Ok(verdict.without(&secrets))
 }
 
 /// The name is checked, then each address it resolves to (promise 60).
@@ -91,7 +92,8 @@ async fn allowed_addresses(run: &HookRun, host: &str, port: u16) -> Result<Vec<S
     if allowed.is_empty() { Err(denied()) } else { Ok(allowed) }
 }
 
-async fn headers(run: &HookRun, request: &Request<'_>) -> Result<HeaderMap, String> {
+fn headers(run: &HookRun, request: &Request<'_>) -> Result<(HeaderMap, Vec<SecretString>), String> {
+    let mut secrets = Vec::new();
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &str, is_secret: bool| -> Result<(), String> {
         let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not a header's name"))?;
@@ -105,8 +107,9 @@ async fn headers(run: &HookRun, request: &Request<'_>) -> Result<HeaderMap, Stri
         add(name, &substitute(value, &run.variables), false)?;
     }
     for (name, secret) in request.secret_headers {
-        let value = run.world.secret(secret).await?;
+        let value = run.secrets.get(secret).map_err(|error| chain(&error))?;
         add(name, value.expose_secret(), true)?;
+        secrets.push(value);
     }
-    Ok(headers)
+    Ok((headers, secrets))
 }

@@ -3,10 +3,11 @@
 mod command;
 mod http;
 
-use crate::control::runs::World;
 use crate::runtime::clock::Clock;
+use crate::runtime::secrets::Secrets;
 use muster_core::model::plan::{Hook, HookAction};
 use muster_core::model::policy::TargetRules;
+use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,8 +37,8 @@ pub struct HookRun {
     pub commands_allowed: bool,
     /// The script's content, where the hook has one.
     pub script: Option<Arc<[u8]>>,
-    /// Where secrets come from.
-    pub world: Arc<dyn World>,
+    /// Where values of secrets come from.
+    pub secrets: Arc<dyn Secrets>,
 }
 
 /// What became of a hook.
@@ -50,6 +51,19 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Takes secret values out of what is kept (promise 57).
+    fn without(mut self, secrets: &[SecretString]) -> Self {
+        for secret in secrets
+            .iter()
+            .map(ExposeSecret::expose_secret)
+            .filter(|secret| !secret.is_empty())
+        {
+            self.output = self.output.replace(secret, "***");
+            self.result = self.result.map_err(|reason| reason.replace(secret, "***"));
+        }
+        self
+    }
+
     fn failed(reason: impl Into<String>) -> Self {
         Self {
             result: Err(reason.into()),

@@ -4,14 +4,14 @@ use super::context::Context;
 use super::perform::{adopt_fleet, perform};
 use super::save::{Saved, save_newest};
 use crate::control::fleet::{EndedWhy, FleetEvent, Progress};
+use crate::control::sync::Published;
 use crate::store::rows::RunRow;
 use muster_core::lifecycle::effects::effects_of;
 use muster_core::lifecycle::event::{Effect, Event};
 use muster_core::lifecycle::state::{Position, RunState};
 use muster_core::lifecycle::step::step;
-use muster_core::model::desired::Desired;
 use muster_core::model::id::WorkerId;
-use muster_core::model::run::{Severity, Stage};
+use muster_core::model::run::{Severity, Stage, TriggerKind};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Driver {
     pub async fn run(mut self) {
         let context = Arc::clone(&self.context);
         let mut fleet = context.shared.parts.fleet.subscribe();
-        let mut desired = context.shared.parts.world.desired();
+        let mut desired = context.shared.parts.world.published();
         let (newest, to_save) = watch::channel((0, self.row.clone()));
         let (saved, mut saves) = watch::channel(Saved::UpTo(0));
         let parts = &context.shared.parts;
@@ -86,8 +86,8 @@ impl Driver {
                     }
                 },
                 Ok(()) = desired.changed() => {
-                    let desired = desired.borrow_and_update().clone();
-                    self.on_desired(&desired, &newest);
+                    let published = desired.borrow_and_update().clone();
+                    self.on_published(published.as_deref(), &newest);
                 }
                 () = context.sleep(due) => self.on(&Event::Tick, &newest),
             }
@@ -103,8 +103,8 @@ impl Driver {
         self.follow_demand(&context.state());
         self.on(&Event::Adopted, newest);
         self.follow_effects();
-        let desired = context.shared.parts.world.desired().borrow().clone();
-        self.on_desired(&desired, newest);
+        let published = context.shared.parts.world.published().borrow().clone();
+        self.on_published(published.as_deref(), newest);
         Some(AbortOnDropHandle::new(tokio::spawn(adopt_fleet(context))))
     }
 
@@ -243,15 +243,15 @@ impl Driver {
         self.on(&event, newest);
     }
 
-    /// A commit that edits or deletes the plan (promise 46).
-    fn on_desired(&mut self, desired: &Desired, newest: &watch::Sender<(u64, RunRow)>) {
+    /// A commit that edits or deletes the plan (promise 46). Before anything was read, nothing is known to have changed.
+    fn on_published(&mut self, published: Option<&Published>, newest: &watch::Sender<(u64, RunRow)>) {
         let identity = &self.context.identity;
-        let same = desired
-            .get(&identity.plan)
-            .is_some_and(|plan| plan.digest == identity.digest);
-        // A rerun of an old revision is not of the plan as it is now.
-        let is_of_now = identity.trigger.kind != muster_core::model::run::TriggerKind::Rerun;
-        if !same && is_of_now && !self.context.state.borrow().plan_changed {
+        let Some(published) = published.filter(|_| identity.trigger.kind != TriggerKind::Rerun) else {
+            return;
+        };
+        let plan = published.desired.get(&identity.plan);
+        let same = plan.is_some_and(|plan| plan.digest == identity.digest);
+        if !same && !self.context.state.borrow().plan_changed {
             self.on(&Event::PlanChanged, newest);
         }
     }

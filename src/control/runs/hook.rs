@@ -142,6 +142,6 @@ fn hook_run(context: &Context, hook: &Hook, script: Option<Arc<[u8]>>) -> HookRu
         targets: context.pinned.targets.clone(),
         commands_allowed: context.pinned.commands_allowed,
         script,
-        world: Arc::clone(&context.shared.parts.world),
+        secrets: context.shared.parts.world.secrets(),
     }
 }

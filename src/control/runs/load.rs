@@ -70,9 +70,9 @@ async fn shared_load(context: &Context) -> Result<SharedLoad, AssignError> {
     let pinned = &context.pinned;
     let mut files = BTreeMap::new();
     for digest in pinned.load_files() {
-        let content = context.shared.parts.stores.ledger.blob(&digest).await?;
-        let content = content.ok_or_else(|| AssignError::Content(digest.clone()))?;
-        files.insert(digest, Arc::from(content));
+        let content = context.shared.parts.stores.ledger.blob(digest.as_str()).await?;
+        let content = content.ok_or_else(|| AssignError::Content(digest.to_string()))?;
+        files.insert(digest.to_string(), Arc::from(content));
     }
     Ok(SharedLoad {
         plan: pinned.load_plan(context.run(), &context.identity.plan),

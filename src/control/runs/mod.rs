@@ -186,12 +186,8 @@ impl Runs {
             created_at: now,
         };
         for digest in found.pinned.files() {
-            let content = parts
-                .world
-                .content(&digest)
-                .await
-                .ok_or_else(|| Blocked::Content(digest.clone()))?;
-            parts.stores.ledger.put_blob(&digest, &content).await?;
+            let content = parts.world.content(&digest).await.map_err(Blocked::Content)?;
+            parts.stores.ledger.put_blob(digest.as_str(), &content).await?;
         }
         self.begin(identity, found.pinned, |active, load| {
             check_environment(&found.limits, load, active)
@@ -208,8 +204,8 @@ impl Runs {
         let row = ledger.run(of).await?.ok_or(Blocked::UnknownRun(of))?;
         let (pinned, _) = read_row(&row).ok_or(Blocked::Format(of))?;
         for digest in pinned.files() {
-            if ledger.blob(&digest).await?.is_none() {
-                return Err(Blocked::Content(digest));
+            if ledger.blob(digest.as_str()).await?.is_none() {
+                return Err(Blocked::Content(digest.to_string()));
             }
         }
         let now = self.shared.parts.clock.now();
@@ -222,7 +218,7 @@ impl Runs {
             created_at: now,
             ..row.identity
         };
-        let (pinned, limits) = start::renew(pinned, &identity.plan, &*self.shared.parts.world)?;
+        let (pinned, limits) = start::renew(pinned, &identity.plan, &*self.shared.parts.world).await?;
         self.begin(identity, pinned, |active, load| {
             check_environment(&limits, load, active)
         })

@@ -2,7 +2,7 @@
 
 use muster_core::base::units;
 use muster_core::lifecycle::plan::RunPlan;
-use muster_core::model::id::RunId;
+use muster_core::model::id::{Digest, RunId};
 use muster_core::model::key::Key;
 use muster_core::model::load::{Body, Engine, LoadPlan};
 use muster_core::model::plan::{HookAction, TestPlan};
@@ -73,13 +73,13 @@ impl Pinned {
     }
 
     /// Digests of the files that workers need.
-    pub fn load_files(&self) -> BTreeSet<String> {
-        let mut digests: BTreeSet<String> = self.plan.data.iter().map(|data| data.file.digest.to_string()).collect();
+    pub fn load_files(&self) -> BTreeSet<Digest> {
+        let mut digests: BTreeSet<Digest> = self.plan.data.iter().map(|data| data.file.digest.clone()).collect();
         if let Engine::Http(engine) = &self.plan.engine {
-            digests.extend(engine.options.tls.ca_file.iter().map(|file| file.digest.to_string()));
+            digests.extend(engine.options.tls.ca_file.iter().map(|file| file.digest.clone()));
             let requests = engine.scenarios.iter().flat_map(|scenario| &scenario.requests);
             digests.extend(requests.filter_map(|request| match &request.body {
-                Body::File(file) => Some(file.digest.to_string()),
+                Body::File(file) => Some(file.digest.clone()),
                 Body::Empty | Body::Inline(_) => None,
             }));
         }
@@ -87,9 +87,9 @@ impl Pinned {
     }
 
     /// Digests of all files, those of hooks among them.
-    pub fn files(&self) -> BTreeSet<String> {
+    pub fn files(&self) -> BTreeSet<Digest> {
         let scripts = self.plan.hooks.iter().filter_map(|hook| match &hook.action {
-            HookAction::Command { script, .. } => script.as_ref().map(|(_, digest)| digest.to_string()),
+            HookAction::Command { script, .. } => script.as_ref().map(|(_, digest)| digest.clone()),
             HookAction::Http { .. } => None,
         });
         self.load_files().into_iter().chain(scripts).collect()

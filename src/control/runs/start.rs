@@ -2,6 +2,7 @@
 
 use super::pinned::Pinned;
 use super::world::World;
+use crate::control::sync::Published;
 use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
 use muster_core::base::units::format_duration;
@@ -9,7 +10,7 @@ use muster_core::lifecycle::plan::workers_for;
 use muster_core::lifecycle::variant;
 use muster_core::model::desired::Desired;
 use muster_core::model::environment::{Environment, EnvironmentLimits, WorkerPool};
-use muster_core::model::id::{Digest, Revision, RunId};
+use muster_core::model::id::{Digest, Name, Revision, RunId};
 use muster_core::model::key::Key;
 use muster_core::model::load::PhaseWork;
 use muster_core::model::plan::{Target, TestPlan};
@@ -18,6 +19,7 @@ use muster_core::model::resource::{Resource, Spec};
 use muster_core::model::run::TriggerKind;
 use muster_core::topology::{local_environment_spec, local_pool, local_pool_spec};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What a start asks for.
 #[derive(Debug, Clone)]
@@ -65,6 +67,9 @@ pub enum Blocked {
     /// No such run to repeat.
     #[error("there is no run {0}")]
     UnknownRun(RunId),
+    /// Nothing was read from the source yet.
+    #[error("plans are not read yet")]
+    NotRead,
     /// The plan's project does not stand at a good commit.
     #[error("project {project} is not good: {reason}")]
     Project {
@@ -178,13 +183,11 @@ pub(super) async fn resolve(
     ledger: &dyn Ledger,
     (now, seed): (Timestamp, u64),
 ) -> Result<Found, Blocked> {
-    let desired = world.desired().borrow().clone();
-    let (resource, plan) = find_plan(&desired, &request.plan)?;
+    let published = published(world)?;
+    let desired = &published.desired;
+    let (resource, plan) = find_plan(desired, &request.plan)?;
     let project = &request.plan.project;
-    world.check_project(project).map_err(|reason| Blocked::Project {
-        project: project.to_string(),
-        reason,
-    })?;
+    check_project(&published, project)?;
     check_suspended(&request.plan, plan, ledger, now).await?;
     let mut plan = plan.clone();
     if let Some(factor) = request.scale {
@@ -200,13 +203,13 @@ pub(super) async fn resolve(
         plan.target = Target::BaseUrl(url.clone());
     }
     for key in &plan.depends_on {
-        check_ready(world, key)?;
+        check_ready(world, key).await?;
     }
     let policy = world.policy();
     let project_policy = policy.projects.get(project);
     let mut targets = project_policy.map(|policy| policy.targets.clone()).unwrap_or_default();
-    let base_urls = base_urls(&plan.target, world, &mut targets)?;
-    let (pool_key, pool, environment) = find_pool(&desired, &plan)?;
+    let base_urls = base_urls(&plan.target, world, &mut targets).await?;
+    let (pool_key, pool, environment) = find_pool(desired, &plan)?;
     let workers = workers_for(&plan.phases, &pool.capacity);
     if workers > pool.max {
         return Err(Blocked::NotEnoughWorkers {
@@ -248,6 +251,21 @@ pub(super) async fn resolve(
     })
 }
 
+fn published(world: &dyn World) -> Result<Arc<Published>, Blocked> {
+    world.published().borrow().clone().ok_or(Blocked::NotRead)
+}
+
+fn check_project(published: &Published, project: &Name) -> Result<(), Blocked> {
+    let state = published.projects.get(project);
+    match state.and_then(|state| state.first_error.clone().filter(|_| state.errors > 0)) {
+        Some(reason) => Err(Blocked::Project {
+            project: project.to_string(),
+            reason,
+        }),
+        None => Ok(()),
+    }
+}
+
 fn find_plan<'a>(desired: &'a Desired, key: &Key) -> Result<(&'a Resource, &'a TestPlan), Blocked> {
     match desired.get(key).map(|resource| (resource, &resource.spec)) {
         Some((resource, Spec::TestPlan(plan))) => Ok((resource, plan)),
@@ -279,15 +297,15 @@ async fn check_suspended(key: &Key, plan: &TestPlan, ledger: &dyn Ledger, now: T
     }
 }
 
-fn check_ready(world: &dyn World, key: &Key) -> Result<(), Blocked> {
-    world.check_ready(key).map_err(|reason| Blocked::NotReady {
+async fn check_ready(world: &dyn World, key: &Key) -> Result<(), Blocked> {
+    world.check_ready(key).await.map_err(|reason| Blocked::NotReady {
         key: key.clone(),
         reason,
     })
 }
 
 /// What is aimed at; replicas of a service are what Muster itself runs, so they are always allowed.
-fn base_urls(target: &Target, world: &dyn World, targets: &mut TargetRules) -> Result<Vec<String>, Blocked> {
+async fn base_urls(target: &Target, world: &dyn World, targets: &mut TargetRules) -> Result<Vec<String>, Blocked> {
     match target {
         Target::BaseUrl(url) => {
             let parsed = reqwest::Url::parse(url).map_err(|_| Blocked::Target(url.clone()))?;
@@ -300,7 +318,7 @@ fn base_urls(target: &Target, world: &dyn World, targets: &mut TargetRules) -> R
             }
         }
         Target::Service { service, port } => {
-            check_ready(world, service)?;
+            check_ready(world, service).await?;
             let replicas = world.replicas(service, port);
             if replicas.is_empty() {
                 return Err(Blocked::NotReady {
@@ -388,19 +406,22 @@ fn bound(what: &'static str, wanted: u64, most: Option<u64>, whose: &str) -> Res
 }
 
 /// The pins of a run that is repeated, with what must be as it is now: limits, and the addresses of the service aimed at.
-pub(super) fn renew(mut pinned: Pinned, plan: &Key, world: &dyn World) -> Result<(Pinned, EnvironmentLimits), Blocked> {
+pub(super) async fn renew(
+    mut pinned: Pinned,
+    plan: &Key,
+    world: &dyn World,
+) -> Result<(Pinned, EnvironmentLimits), Blocked> {
     for key in &pinned.plan.depends_on {
-        check_ready(world, key)?;
+        check_ready(world, key).await?;
     }
     let policy = world.policy();
     let project = policy.projects.get(&plan.project);
     let mut targets = project.map(|policy| policy.targets.clone()).unwrap_or_default();
-    pinned.base_urls = base_urls(&pinned.plan.target, world, &mut targets)?;
+    pinned.base_urls = base_urls(&pinned.plan.target, world, &mut targets).await?;
     pinned.targets = targets;
     pinned.commands_allowed = policy.process_enabled;
     check_caps(&pinned, &project.map(|policy| policy.caps.clone()).unwrap_or_default())?;
-    let desired = world.desired().borrow().clone();
-    let (_, pool, environment) = find_pool(&desired, &pinned.plan)?;
+    let (_, pool, environment) = find_pool(&published(world)?.desired, &pinned.plan)?;
     if pinned.workers > pool.max {
         return Err(Blocked::NotEnoughWorkers {
             needed: pinned.workers,

@@ -1,45 +1,110 @@
-//! What runs need to know of the rest of the daemon: the port that whoever puts a daemon together fills.
+//! What runs need to know of the rest of the daemon: a port, and the daemon's own way to fill it.
 
+use crate::control::reconcile::ReconcilerHandle;
+use crate::control::sync::Published;
+use crate::runtime::secrets::Secrets;
+use crate::store::Ledger;
 use async_trait::async_trait;
-use muster_core::model::desired::Desired;
-use muster_core::model::id::Name;
+use muster_core::base::chain::chain;
+use muster_core::model::id::{Digest, Name};
 use muster_core::model::key::Key;
+use muster_core::model::observed::{HealthState, SyncState};
 use muster_core::model::policy::Policy;
-use muster_core::model::service::SecretRef;
-use secrecy::SecretString;
+use muster_core::model::unit::UnitState;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The daemon as runs see it.
 #[async_trait]
 pub trait World: Send + Sync {
-    /// What git wants, and each change of it (promise 46).
-    fn desired(&self) -> watch::Receiver<Arc<Desired>>;
+    /// What git wants and how each project stands, and each change of it (promise 46).
+    fn published(&self) -> watch::Receiver<Option<Arc<Published>>>;
 
     /// What the settings allow.
     fn policy(&self) -> Arc<Policy>;
-
-    /// Whether the project's newest commit is good.
-    ///
-    /// # Errors
-    /// Why not.
-    fn check_project(&self, project: &Name) -> Result<(), String>;
 
     /// Whether a resource is Ready and in sync.
     ///
     /// # Errors
     /// Why not.
-    fn check_ready(&self, key: &Key) -> Result<(), String>;
+    async fn check_ready(&self, key: &Key) -> Result<(), String>;
 
     /// `host:port` of the ready replicas of a service.
     fn replicas(&self, service: &Key, port: &Name) -> Vec<String>;
 
-    /// The content of a file of the repository by its digest (`sha256:…`).
-    async fn content(&self, digest: &str) -> Option<Arc<[u8]>>;
-
-    /// A secret's value.
+    /// The content of a file of the repository.
     ///
     /// # Errors
-    /// Why there is none; never a value.
-    async fn secret(&self, secret: &SecretRef) -> Result<SecretString, String>;
+    /// Why it is not at hand.
+    async fn content(&self, digest: &Digest) -> Result<Arc<[u8]>, String>;
+
+    /// Where values of secrets come from.
+    fn secrets(&self) -> Arc<dyn Secrets>;
+}
+
+/// The daemon's own.
+pub struct DaemonWorld {
+    /// What git wants and what is there.
+    pub reconciler: ReconcilerHandle,
+    /// Statuses of resources.
+    pub ledger: Arc<dyn Ledger>,
+    /// What the settings allow.
+    pub policy: Arc<Policy>,
+    /// Values of secrets.
+    pub secrets: Arc<dyn Secrets>,
+}
+
+#[async_trait]
+impl World for DaemonWorld {
+    fn published(&self) -> watch::Receiver<Option<Arc<Published>>> {
+        self.reconciler.published()
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
+    async fn check_ready(&self, key: &Key) -> Result<(), String> {
+        let statuses = self.ledger.statuses().await.map_err(|error| chain(&error))?;
+        let (_, status) = statuses
+            .into_iter()
+            .find(|(of, _)| of == key)
+            .ok_or("it was not looked at yet")?;
+        match (status.sync, status.health) {
+            (SyncState::Synced, HealthState::Healthy) => Ok(()),
+            (sync, health) => {
+                let why = status.conditions.iter().find(|condition| condition.kind == "Ready");
+                let why = why.map_or(String::new(), |condition| format!(": {}", condition.message));
+                Err(format!("{sync:?}, {health:?}{why}"))
+            }
+        }
+    }
+
+    fn replicas(&self, service: &Key, port: &Name) -> Vec<String> {
+        let units = self.reconciler.units().into_iter();
+        let ready = units.filter(|unit| unit.owner == *service && unit.state == UnitState::Ready);
+        // Providers of this build start units on the daemon's own host only.
+        ready
+            .filter_map(|unit| {
+                unit.ports
+                    .iter()
+                    .find(|(name, _)| name == port)
+                    .map(|(_, port)| format!("127.0.0.1:{port}"))
+            })
+            .collect()
+    }
+
+    async fn content(&self, digest: &Digest) -> Result<Arc<[u8]>, String> {
+        let found = self
+            .reconciler
+            .contents()
+            .get(digest)
+            .await
+            .map_err(|error| chain(&error))?;
+        found.ok_or_else(|| format!("{digest} is not in the repository any more"))
+    }
+
+    fn secrets(&self) -> Arc<dyn Secrets> {
+        Arc::clone(&self.secrets)
+    }
 }
