@@ -3,7 +3,7 @@
 use crate::provider::{Materials, ProviderError};
 use muster_core::model::id::Name;
 use muster_core::model::service::{EnvValue, EnvVar, NamedPort, SecretRef, UnitFile};
-use muster_core::model::unit::{UnitName, UnitSpec, UnitWork};
+use muster_core::model::unit::{UnitName, UnitSpec};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -87,11 +87,13 @@ pub(crate) fn worker_command(program: &Path, launch: &WorkerLaunch, spec: &UnitS
 
 /// Chooses a port for every named port: the fixed one, or a free one that no other unit was given.
 ///
-/// The search begins at a place that follows from the unit's name, so that a replaced replica mostly keeps its port.
+/// The search begins at a place that follows from folder and name, so that a replaced replica mostly keeps its port and two
+/// daemons on one machine seldom look at the same ones.
 ///
 /// # Errors
 /// [`ProviderError::Refused`] when a fixed port is in use.
 pub(crate) fn choose_ports(
+    root: &Path,
     unit: &UnitName,
     wanted: &[NamedPort],
     taken: &BTreeSet<u16>,
@@ -102,9 +104,14 @@ pub(crate) fn choose_ports(
     };
     let end = ephemeral_from().max(PORTS_FROM + 1);
     let span = u32::from(end - PORTS_FROM);
-    let seed = unit.as_str().bytes().fold(2_166_136_261_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(16_777_619) // FNV-1a
-    });
+    let place = root.join(unit.as_str());
+    let seed = place
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(2_166_136_261_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(16_777_619) // FNV-1a
+        });
     let mut candidates = (0..span).map(|step| PORTS_FROM + ((seed % span + step) % span) as u16);
     let mut chosen: Vec<(Name, u16)> = Vec::new();
     for named in wanted {
@@ -229,14 +236,6 @@ pub(crate) fn handover(secrets: &SecretEnv) -> Vec<u8> {
     serde_json::to_vec(&plain).expect("a map of texts is JSON")
 }
 
-/// The parts of a replica's work, or nothing for a worker.
-pub(crate) fn replica_ports(spec: &UnitSpec) -> &[NamedPort] {
-    match &spec.work {
-        UnitWork::Replica { ports, .. } => ports,
-        UnitWork::Worker { .. } => &[],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Variables, choose_ports, split_env, write_files};
@@ -246,6 +245,7 @@ mod tests {
     use muster_core::model::unit::{UnitName, UnitSpec, UnitWork};
     use std::collections::BTreeSet;
     use std::net::TcpListener;
+    use std::path::Path;
     use std::time::Duration;
 
     fn spec() -> UnitSpec {
@@ -292,14 +292,14 @@ mod tests {
                 port: None,
             })
             .into();
-        let first = choose_ports(&unit, &wanted, &BTreeSet::new()).expect("free ports");
+        let first = choose_ports(Path::new("/units"), &unit, &wanted, &BTreeSet::new()).expect("free ports");
         assert_ne!(first[0].1, first[1].1);
         assert_eq!(
             first,
-            choose_ports(&unit, &wanted, &BTreeSet::new()).expect("free ports")
+            choose_ports(Path::new("/units"), &unit, &wanted, &BTreeSet::new()).expect("free ports")
         );
         let taken: BTreeSet<u16> = first.iter().map(|(_, port)| *port).collect();
-        let others = choose_ports(&unit, &wanted, &taken).expect("free ports");
+        let others = choose_ports(Path::new("/units"), &unit, &wanted, &taken).expect("free ports");
         assert!(others.iter().all(|(_, port)| !taken.contains(port)), "{others:?}");
 
         let holder = TcpListener::bind("127.0.0.1:0").expect("bound");
@@ -307,7 +307,7 @@ mod tests {
             name: name("http"),
             port: Some(holder.local_addr().expect("bound").port()),
         };
-        let error = choose_ports(&unit, &[fixed], &BTreeSet::new()).expect_err("in use");
+        let error = choose_ports(Path::new("/units"), &unit, &[fixed], &BTreeSet::new()).expect_err("in use");
         assert!(matches!(error, ProviderError::Refused { .. }), "{error}");
     }
 

@@ -5,7 +5,9 @@ mod health;
 mod identity;
 mod layout;
 mod log;
+mod prepare;
 mod record;
+mod see;
 pub mod shim;
 mod wake;
 
@@ -14,9 +16,9 @@ pub use layout::WorkerLaunch;
 use super::{Materials, Provider, ProviderError};
 use async_trait::async_trait;
 use identity::{LOOK, Marks};
-use layout::{SecretEnv, Variables};
+use layout::SecretEnv;
 use muster_core::model::key::Key;
-use muster_core::model::unit::{ObservedUnit, UnitName, UnitSpec, UnitState, UnitWork};
+use muster_core::model::unit::{ObservedUnit, UnitName, UnitSpec};
 use nix::sys::signal::Signal;
 use record::{Folder, Sheet, State};
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +102,7 @@ pub struct ProcessProvider {
     config: Arc<ProcessConfig>,
     /// One create or delete at a time for each unit.
     busy: Arc<Mutex<BTreeMap<UnitName, Arc<tokio::sync::Mutex<()>>>>>,
+    laying: Arc<Mutex<()>>,
 }
 
 impl ProcessProvider {
@@ -117,6 +120,7 @@ impl ProcessProvider {
         Ok(Self {
             config: Arc::new(config),
             busy: Arc::default(),
+            laying: Arc::default(),
         })
     }
 
@@ -180,63 +184,17 @@ impl ProcessProvider {
                 Present { .. } => return Err(ProviderError::Conflict(unit.name.clone())),
             }
         }
-        let refused = |reason: &str| ProviderError::Refused {
-            unit: unit.name.clone(),
-            reason: reason.to_owned(),
-        };
-        if matches!(unit.work, UnitWork::Replica { .. }) && !self.config.commands {
-            return Err(refused(
-                "the settings do not let plans run commands on this host (`process: {enabled: true}`)",
-            ));
-        }
-        let ports = layout::choose_ports(&unit.name, layout::replica_ports(unit), &self.taken_ports())?;
-        let variables = Variables::of(unit, &ports);
-        let mut sheet = Sheet {
-            spec: unit.clone(),
-            host_id: self.config.host_id.clone(),
-            tag: uuid::Uuid::now_v7().to_string(),
-            command: Vec::new(),
-            env: Vec::new(),
-            run_as: None,
-            ports,
-        };
-        let mut secrets = SecretEnv::new();
-        let mut files = &[][..];
-        match &unit.work {
-            UnitWork::Worker { .. } => {
-                let launch = self.config.worker_launch.as_ref();
-                let launch = launch.ok_or_else(|| refused("this environment starts no workers"))?;
-                sheet.command = layout::worker_command(&self.config.muster_exe, launch, unit);
-            }
-            UnitWork::Replica {
-                command,
-                env,
-                files: wanted,
-                ..
-            } => {
-                sheet.command = command.iter().map(|word| variables.apply(word)).collect();
-                (sheet.env, secrets) = layout::split_env(&unit.name, env, &variables, materials)?;
-                if let RunAs::User { uid, gid } = self.config.run_as {
-                    sheet.run_as = Some((uid, gid));
-                }
-                files = wanted;
-            }
-        }
-        let fault =
-            |error: io::Error| ProviderError::Transient(format!("cannot make the directory of {}: {error}", unit.name));
+        // Ports are chosen one unit after the other: a chosen port counts as taken once it is written down.
+        let _one = self.laying.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.taken_ports();
+        let (sheet, secrets) = prepare::sheet(&self.config, unit, materials, &taken)?;
         let new = Folder::new(self.config.root.join(format!("{NEW}{}", unit.name)));
-        remove_all(new.path()).map_err(fault)?;
-        fs::create_dir_all(new.files()).map_err(fault)?;
-        layout::write_files(unit, files, &variables, materials, &new.files())?;
-        if let Some((uid, gid)) = sheet.run_as {
-            give(&new.files(), uid, gid).map_err(fault)?;
-        }
-        fs::set_permissions(new.path(), fs::Permissions::from_mode(0o711)).map_err(fault)?;
-        fs::set_permissions(new.files(), fs::Permissions::from_mode(0o700)).map_err(fault)?;
-        new.write_sheet(&sheet).map_err(fault)?;
+        prepare::lay_out(&new, &sheet, materials)?;
         // From here on the unit is on record, whole, whatever happens to this process (promise 17).
         let folder = self.folder(&unit.name);
-        fs::rename(new.path(), folder.path()).map_err(fault)?;
+        fs::rename(new.path(), folder.path()).map_err(|error| {
+            ProviderError::Transient(format!("cannot make the directory of {}: {error}", unit.name))
+        })?;
         Ok(Some((folder, secrets)))
     }
 
@@ -270,7 +228,12 @@ impl ProcessProvider {
         let answer = match timeout(ANSWER_DEADLINE, talk).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(fault("its shim broke off", &error)),
-            Err(_) => return Err(ProviderError::Transient(format!("{unit}: its shim does not answer"))),
+            Err(_) => {
+                shim.kill()
+                    .await
+                    .map_err(|error| fault("cannot end its shim", &error))?;
+                return Err(ProviderError::Transient(format!("{unit}: its shim does not answer")));
+            }
         };
         let answer = answer.trim_end();
         if answer == "ok" {
@@ -295,9 +258,9 @@ impl ProcessProvider {
             if !present.alive {
                 return self.clear(&present);
             }
-            // The shim said no and is about to end, or hangs before it said anything: then it holds no unit yet.
+            // The shim said no and is about to end.
             if Instant::now() >= deadline {
-                self.stop_hard(&present)?;
+                return Err(ProviderError::Transient(format!("{unit}: its shim does not end")));
             }
             std::thread::sleep(LOOK);
         }
@@ -330,15 +293,15 @@ impl ProcessProvider {
 
     async fn delete_now(&self, unit: UnitName) -> Result<(), ProviderError> {
         let _turn = self.turn(&unit).await;
-        let mut told = false;
+        let (mut told, mut forced) = (false, false);
         let mut deadline = Instant::now() + STOP_MARGIN;
         loop {
             let (this, name) = (self.clone(), unit.clone());
             let Some(present) = blocking(move || this.look(&name)).await? else {
                 return Ok(());
             };
+            let this = self.clone();
             if !present.alive {
-                let this = self.clone();
                 return blocking(move || this.clear(&present)).await;
             }
             if !told && present.folder.say_stop() {
@@ -346,9 +309,12 @@ impl ProcessProvider {
                 deadline = Instant::now() + present.sheet.spec.stop_grace + STOP_MARGIN;
             }
             if Instant::now() >= deadline {
-                let this = self.clone();
-                blocking(move || this.stop_hard(&present)).await?;
+                if forced {
+                    return Err(ProviderError::Transient(format!("{unit}: its shim does not end")));
+                }
+                forced = true;
                 deadline = Instant::now() + STOP_MARGIN;
+                blocking(move || this.stop_hard(&present)).await?;
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -378,81 +344,13 @@ impl ProcessProvider {
         names.sort();
         Ok(names)
     }
-
-    fn see(&self) -> Result<Vec<ObservedUnit>, ProviderError> {
-        let names = self.names().map_err(|error| unreachable(&self.config.root, &error))?;
-        let mut units = Vec::with_capacity(names.len());
-        for name in names {
-            let folder = self.folder(&name);
-            match self.see_one(&folder) {
-                Ok(unit) => units.push(unit),
-                // Deleted since the listing.
-                Err(_) if !folder.path().try_exists().unwrap_or(true) => {}
-                Err(error) => return Err(unreachable(folder.path(), &error)),
-            }
-        }
-        Ok(units)
-    }
-
-    fn see_one(&self, folder: &Folder) -> io::Result<ObservedUnit> {
-        let sheet = folder.sheet()?;
-        // Asked before the state is read: a state read first could be older than the shim's end.
-        let alive = folder.is_alive()?;
-        let state = folder.state()?;
-        let since = match &state {
-            Some(state) => state.since,
-            None => fs::metadata(folder.path())?
-                .modified()?
-                .try_into()
-                .map_err(io::Error::other)?,
-        };
-        let restarts = state.as_ref().map_or(0, |state| state.restarts);
-        let seen = if sheet.host_id != self.config.host_id {
-            UnitState::Unknown {
-                reason: format!("belongs to host {}", sheet.host_id),
-            }
-        } else {
-            state_seen(alive, state)
-        };
-        Ok(ObservedUnit {
-            name: sheet.spec.name,
-            owner: sheet.spec.owner,
-            environment: self.config.environment.clone(),
-            digest: sheet.spec.digest,
-            state: seen,
-            ports: sheet.ports,
-            restarts,
-            since,
-        })
-    }
-}
-
-/// Only the lock tells whether the written state still holds.
-fn state_seen(alive: bool, state: Option<State>) -> UnitState {
-    match (alive, state) {
-        (true, Some(state)) => state.state,
-        (true, None) => UnitState::Starting,
-        (false, None) => UnitState::Exited {
-            reason: "was never started".to_owned(),
-        },
-        (
-            false,
-            Some(State {
-                state: UnitState::Exited { reason },
-                ..
-            }),
-        ) => UnitState::Exited { reason },
-        (false, Some(_)) => UnitState::Exited {
-            reason: "its shim is gone".to_owned(),
-        },
-    }
 }
 
 #[async_trait]
 impl Provider for ProcessProvider {
     async fn observe(&self) -> Result<Vec<ObservedUnit>, ProviderError> {
         let this = self.clone();
-        blocking(move || this.see()).await
+        blocking(move || see::all(&this.config, this.names())).await
     }
 
     async fn create(&self, unit: &UnitSpec, materials: &Materials) -> Result<(), ProviderError> {
@@ -504,15 +402,4 @@ fn remove_all(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Makes a folder and what we laid into it another user's.
-fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, Some(uid), Some(gid))?;
-    if path.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path(), uid, gid)?;
-        }
-    }
-    Ok(())
 }

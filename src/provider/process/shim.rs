@@ -44,6 +44,8 @@ const KILL_DEADLINE: Duration = Duration::from_secs(5);
 const OPEN_FILES: u64 = 65_536;
 /// Secrets of one unit, together.
 const HANDOVER_MAX: u64 = 1 << 20;
+/// A state that could not be written is tried again this much later.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// Longest sleep of the loop without anything to do; no event is missed by it, so it only bounds a lost wake-up.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -121,6 +123,7 @@ struct Shim {
     waker: Waker,
     phase: Phase,
     failures: u32,
+    unsaved: bool,
     prober: Prober,
     // Held until the process ends: the unit is alive as long as it is (promise 17).
     _lock: nix::fcntl::Flock<fs::File>,
@@ -172,6 +175,7 @@ impl Shim {
                 since: Instant::now(),
             },
             failures: 0,
+            unsaved: false,
             _lock: lock,
         };
         if let Err(error) = shim.folder.write_state(&shim.state) {
@@ -190,8 +194,9 @@ impl Shim {
             }
             self.waker.clear();
             self.reap()?;
-            self.listen_to_probe()?;
+            self.listen_to_probe();
             self.act()?;
+            self.save();
         }
     }
 
@@ -206,7 +211,8 @@ impl Shim {
                 None => now + IDLE,
             },
         };
-        // Rounded up: waking a moment early would only mean one more turn, many of them a busy loop.
+        // Rounded up below: waking a moment early would only mean one more turn, many of them a busy loop.
+        let due = if self.unsaved { due.min(now + SAVE_AGAIN) } else { due };
         let sleep = due.saturating_duration_since(now).min(IDLE) + Duration::from_millis(1);
         let mut fds = [
             PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
@@ -251,12 +257,12 @@ impl Shim {
                 continue;
             };
             if status.pid() == Some(Pid::from_raw(child.pid)) {
-                self.ended(how(status), since)?;
+                self.ended(how(status), since);
             }
         }
     }
 
-    fn ended(&mut self, reason: String, since: Instant) -> io::Result<()> {
+    fn ended(&mut self, reason: String, since: Instant) {
         // What it left behind holds its ports.
         let left = self.marks().kill(Instant::now() + KILL_DEADLINE);
         if since.elapsed() >= PROVEN {
@@ -275,24 +281,22 @@ impl Shim {
         };
         self.state.child = None;
         self.prober.forget();
-        self.enter(UnitState::BackOff { reason })
+        self.unsaved = true;
+        self.enter(UnitState::BackOff { reason });
     }
 
     fn act(&mut self) -> io::Result<()> {
         match self.phase {
-            Phase::Waiting { until } if Instant::now() >= until => self.start_again(),
+            Phase::Waiting { until } if Instant::now() >= until => return self.start_again(),
+            Phase::Waiting { .. } => {}
+            Phase::Running { .. } if self.prober.has_questions() => self.prober.ask_when_due(),
             Phase::Running { since, .. } => {
-                if self.prober.has_questions() {
-                    self.prober.ask_when_due();
-                    Ok(())
-                } else if self.state.state == UnitState::Starting && since.elapsed() >= SETTLE {
-                    self.enter(UnitState::Ready)
-                } else {
-                    Ok(())
+                if self.state.state == UnitState::Starting && since.elapsed() >= SETTLE {
+                    self.enter(UnitState::Ready);
                 }
             }
-            Phase::Waiting { .. } => Ok(()),
         }
+        Ok(())
     }
 
     fn start_again(&mut self) -> io::Result<()> {
@@ -303,36 +307,48 @@ impl Shim {
                 self.phase = Phase::Running { child, since };
                 self.state.child = Some(child);
                 self.prober.forget();
-                self.watch(child)?;
-                self.enter(UnitState::Starting)
+                self.enter(UnitState::Starting);
+                self.watch(child)
             }
-            Err(error) => self.ended(format!("cannot start: {error}"), Instant::now()),
+            Err(error) => {
+                self.ended(format!("cannot start: {error}"), Instant::now());
+                Ok(())
+            }
         }
     }
 
-    fn listen_to_probe(&mut self) -> io::Result<()> {
-        let Some(answer) = self.prober.answer() else {
-            return Ok(());
-        };
-        match answer {
-            Verdict::Healthy => self.enter(UnitState::Ready),
-            Verdict::Unhealthy(reason) => self.enter(UnitState::Unhealthy { reason }),
+    fn listen_to_probe(&mut self) {
+        match self.prober.answer() {
+            Some(Verdict::Healthy) => self.enter(UnitState::Ready),
+            Some(Verdict::Unhealthy(reason)) => self.enter(UnitState::Unhealthy { reason }),
+            None => {}
         }
     }
 
     /// Writes a state down when it is another one.
-    fn enter(&mut self, state: UnitState) -> io::Result<()> {
+    fn enter(&mut self, state: UnitState) {
         if self.state.state == state {
-            return Ok(());
+            return;
         }
         self.state.state = state;
         self.state.since = Clock::system().now();
-        self.folder.write_state(&self.state)
+        self.unsaved = true;
+        self.save();
+    }
+
+    /// A full disk must not end a unit that is well: what could not be written is written later.
+    fn save(&mut self) {
+        if self.unsaved {
+            match self.folder.write_state(&self.state) {
+                Ok(()) => self.unsaved = false,
+                Err(error) => eprintln!("{}: cannot write its state: {error}", self.sheet.spec.name),
+            }
+        }
     }
 
     /// TERM to the group, the unit's grace, KILL to whatever is left.
     fn stop(&mut self) -> io::Result<()> {
-        self.enter(UnitState::Stopping)?;
+        self.enter(UnitState::Stopping);
         self.log.note("is told to stop");
         let marks = self.marks();
         if let Phase::Running { child, .. } = self.phase {
@@ -353,7 +369,7 @@ impl Shim {
             Ok(()) => "stopped".to_owned(),
             Err(error) => format!("stopped, but {error}"),
         };
-        self.enter(UnitState::Exited { reason })?;
+        self.enter(UnitState::Exited { reason });
         killed
     }
 
@@ -370,7 +386,7 @@ impl Shim {
         self.marks().kill(Instant::now() + KILL_DEADLINE).ok();
         self.state.child = None;
         let reason = format!("its shim ended: {error}");
-        self.enter(UnitState::Exited { reason }).ok();
+        self.enter(UnitState::Exited { reason });
     }
 }
 
