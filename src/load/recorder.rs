@@ -202,7 +202,9 @@ impl Recorder {
         };
         for (live, key) in self.live.iter_mut().zip(&self.series.keys) {
             if let Some(stats) = live.take() {
-                second.entries.insert(key.clone(), *stats);
+                // Requests that share a name share a series.
+                let entry = second.entries.entry(key.clone());
+                entry.and_modify(|own| own.merge(&stats)).or_insert(*stats);
             }
         }
         let by_phase = |counts: &mut Vec<u64>| {

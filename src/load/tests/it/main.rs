@@ -1,4 +1,8 @@
 //! Tests of the generator as a whole, against servers of their own.
 
 mod executors;
+mod hostile;
+mod messages;
+mod open;
 mod support;
+mod tls;
