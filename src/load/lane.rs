@@ -44,7 +44,7 @@ pub(crate) struct Lane {
 
 /// The body of a load thread.
 pub(crate) fn run(
-    runtime: &Runtime,
+    runtime: Runtime,
     shared: Arc<Shared>,
     index: u32,
     t0: Instant,
@@ -69,7 +69,9 @@ pub(crate) fn run(
         index,
     });
     let tasks = LocalSet::new();
-    tasks.block_on(runtime, lane.main(t0, sender));
+    tasks.block_on(&runtime, lane.main(t0, sender));
+    // A name that is being looked up cannot be interrupted, and nobody waits for it any more.
+    runtime.shutdown_background();
 }
 
 enum Border {

@@ -178,7 +178,7 @@ impl Prepared {
             let (shared, control, sender) = (self.shared.clone(), control.clone(), sender.clone());
             std::thread::Builder::new()
                 .name(format!("load-{index}"))
-                .spawn(move || lane::run(&runtime, shared, index as u32, t0, control, sender))
+                .spawn(move || lane::run(runtime, shared, index as u32, t0, control, sender))
         });
         // A thread that cannot be made leaves its lane without a word: the run then ends with a panic in `next`, as after any lost lane.
         let threads = threads.filter_map(Result::ok).collect();
