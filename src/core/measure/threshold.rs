@@ -424,103 +424,63 @@ mod tests {
     #[test]
     fn other_expressions_are_refused_with_what_there_is() {
         use Metric::{HttpReqDuration, HttpReqFailed, HttpReqs, Vus};
+        let form = "is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`";
+        let percentile = "is not a percentile; write p(0) to p(100)";
+        let time =
+            "does not compare with avg of http_req_duration; write for example 300ms, 1.5s or 300 (milliseconds)";
+        let plain = "http_reqs; write a plain number, for example 100";
+        let share = "does not compare with rate of http_req_failed; write for example 1% or 0.01";
+        let it_has = "is not a statistic of";
         for (metric, text, message) in [
-            (
-                HttpReqDuration,
-                "p(95)",
-                "`p(95)` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`",
-            ),
-            (
-                HttpReqDuration,
-                "<300",
-                "`<300` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`",
-            ),
-            (
-                HttpReqDuration,
-                "avg<",
-                "`avg<` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`",
-            ),
-            (
-                HttpReqDuration,
-                "avg=<3",
-                "`avg=<3` is not a threshold; write for example `p(95)<300ms`, `rate<1%` or `count<100`",
-            ),
-            (
-                HttpReqDuration,
-                "p95<300",
-                "`p95` is not a statistic of http_req_duration; it has avg, min, med, max, p(N) and count",
-            ),
-            (
-                HttpReqDuration,
-                "p(101)<300",
-                "`p(101)` is not a percentile; write p(0) to p(100)",
-            ),
-            (
-                HttpReqDuration,
-                "p(x)<300",
-                "`p(x)` is not a percentile; write p(0) to p(100)",
-            ),
-            (
-                HttpReqDuration,
-                "p()<300",
-                "`p()` is not a percentile; write p(0) to p(100)",
-            ),
-            (
-                HttpReqDuration,
-                "avg<300us",
-                "`300us` does not compare with avg of http_req_duration; write for example 300ms, 1.5s or 300 (milliseconds)",
-            ),
-            (
-                HttpReqDuration,
-                "avg<1%",
-                "`1%` does not compare with avg of http_req_duration; write for example 300ms, 1.5s or 300 (milliseconds)",
-            ),
-            (
-                HttpReqDuration,
-                "avg<-1",
-                "`-1` does not compare with avg of http_req_duration; write for example 300ms, 1.5s or 300 (milliseconds)",
-            ),
-            (
-                HttpReqDuration,
-                "count>1s",
-                "`1s` does not compare with count of http_req_duration; write a plain number, for example 100",
-            ),
-            (
-                HttpReqFailed,
-                "rate<90",
-                "`90` does not compare with rate of http_req_failed; write for example 1% or 0.01",
-            ),
-            (
-                HttpReqFailed,
-                "p(95)<1%",
-                "`p(95)` is not a statistic of http_req_failed; it has rate",
-            ),
+            (HttpReqDuration, "p(95)", format!("`p(95)` {form}")),
+            (HttpReqDuration, "<300", format!("`<300` {form}")),
+            (HttpReqDuration, "avg<", format!("`avg<` {form}")),
+            (HttpReqDuration, "avg=<3", format!("`avg=<3` {form}")),
+            (HttpReqDuration, "p(101)<300", format!("`p(101)` {percentile}")),
+            (HttpReqDuration, "p(x)<300", format!("`p(x)` {percentile}")),
+            (HttpReqDuration, "p()<300", format!("`p()` {percentile}")),
+            (HttpReqDuration, "avg<300us", format!("`300us` {time}")),
+            (HttpReqDuration, "avg<1%", format!("`1%` {time}")),
+            (HttpReqDuration, "avg<-1", format!("`-1` {time}")),
+            (HttpReqFailed, "rate<90", format!("`90` {share}")),
             (
                 HttpReqs,
                 "rate>1.",
-                "`1.` does not compare with rate of http_reqs; write a plain number, for example 100",
+                format!("`1.` does not compare with rate of {plain}"),
             ),
             (
                 HttpReqs,
                 "count>1e3",
-                "`1e3` does not compare with count of http_reqs; write a plain number, for example 100",
+                format!("`1e3` does not compare with count of {plain}"),
+            ),
+            (
+                HttpReqs,
+                "count>1s",
+                format!("`1s` does not compare with count of {plain}"),
+            ),
+            (
+                HttpReqDuration,
+                "p95<300",
+                format!("`p95` {it_has} http_req_duration; it has avg, min, med, max, p(N) and count"),
+            ),
+            (
+                HttpReqFailed,
+                "p(95)<1%",
+                format!("`p(95)` {it_has} http_req_failed; it has rate"),
             ),
             (
                 HttpReqs,
                 "avg>1",
-                "`avg` is not a statistic of http_reqs; it has count and rate",
+                format!("`avg` {it_has} http_reqs; it has count and rate"),
             ),
             (
                 Vus,
                 "count>1",
-                "`count` is not a statistic of vus; it has value, min and max",
+                format!("`count` {it_has} vus; it has value, min and max"),
             ),
         ] {
-            assert_eq!(
-                parse_expression(metric, text).unwrap_err().to_string(),
-                message,
-                "{text}"
-            );
+            let found = parse_expression(metric, text).map_err(|error| error.to_string());
+            assert_eq!(found, Err(message), "{text}");
         }
     }
 

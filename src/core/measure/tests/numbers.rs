@@ -1,0 +1,169 @@
+//! Numbers out of a view.
+
+use super::{run, whole};
+use crate::measure::query::{Live, Over};
+use crate::measure::slice::Stats;
+use crate::measure::testing::{at_ease, key, plan, requests, stats, threshold};
+use crate::measure::view::{LATE_S, RunView};
+use crate::model::threshold::{Metric, Statistic, Tags};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+#[test]
+fn s44_percentiles_are_of_all_workers_together_and_no_mean() {
+    let plan = plan(&["load"]);
+    let mut view = RunView::new(&plan, 2);
+    // Nine fast requests at one worker, one slow at the other: the mean of their medians would be half a second.
+    view.apply(0, &key("load", "home"), &requests(&[10; 9], 0));
+    view.apply(0, &key("load", "home"), &requests(&[1_000], 1));
+    assert!((whole(&view, "http_req_duration", Statistic::Med).unwrap() - 10.0).abs() < 0.01);
+    assert_eq!(whole(&view, "http_req_duration", Statistic::Max), Some(1_000.0));
+    assert_eq!(whole(&view, "http_req_duration", Statistic::Avg), Some(109.0));
+    assert_eq!(whole(&view, "http_req_failed", Statistic::Rate), Some(0.1));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn s48_parts_may_come_in_any_order(parts in prop::collection::vec((0_u32..20, 0_usize..3, stats()), 1..8), swap in any::<prop::sample::Index>()) {
+        let plan = plan(&["load"]);
+        let names = ["", "home", "order"];
+        let (mut forth, mut back) = (RunView::new(&plan, 1), RunView::new(&plan, 1));
+        let mut turned = parts.clone();
+        turned.rotate_left(swap.index(parts.len()));
+        for (second, name, stats) in &parts {
+            forth.apply(*second, &key("load", names[*name]), stats);
+        }
+        for (second, name, stats) in turned.iter().rev() {
+            back.apply(*second, &key("load", names[*name]), stats);
+        }
+        for metric in Metric::ALL {
+            for statistic in [Statistic::Avg, Statistic::Percentile(95.0), Statistic::Max, Statistic::Count, Statistic::Rate] {
+                for over in [Over::Whole, Over::Range(3, 9)] {
+                    let value = |view: &RunView| view.value(metric, &Tags::default(), statistic, over);
+                    prop_assert_eq!(value(&forth), value(&back));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tags_pick_series() {
+    let plan = plan(&["a", "b"]);
+    let mut view = RunView::new(&plan, 1);
+    view.apply(0, &key("a", "home"), &requests(&[10; 10], 0));
+    view.apply(0, &key("a", "order"), &requests(&[20; 10], 5));
+    view.apply(1, &key("b", "home"), &requests(&[30; 10], 10));
+    for (text, statistic, value) in [
+        ("http_reqs", Statistic::Count, 30.0),
+        ("http_reqs{phase:a}", Statistic::Count, 20.0),
+        ("http_req_failed{phase:a,name:order}", Statistic::Rate, 0.5),
+        ("http_req_duration{name:home}", Statistic::Avg, 20.0),
+        ("http_req_duration{scenario:default}", Statistic::Count, 30.0),
+        // One second of each phase.
+        ("http_reqs{phase:b}", Statistic::Rate, 10.0),
+        ("http_reqs", Statistic::Rate, 15.0),
+        ("dropped_iterations", Statistic::Count, 0.0),
+    ] {
+        assert_eq!(whole(&view, text, statistic), Some(value), "{text}");
+    }
+    for text in [
+        "http_reqs{phase:c}",
+        "http_req_duration{name:nobody}",
+        "checks",
+        "iteration_duration",
+    ] {
+        let statistic = if text == "checks" {
+            Statistic::Rate
+        } else {
+            Statistic::Count
+        };
+        assert_eq!(whole(&view, text, statistic), None, "{text}");
+    }
+}
+
+#[test]
+fn rates_are_per_second_of_load_not_of_pauses_and_tails() {
+    let plan = plan(&["a", "b"]);
+    let mut view = RunView::new(&plan, 1);
+    for second in (0..10).chain(100..110) {
+        let phase = if second < 10 { "a" } else { "b" };
+        view.apply(second, &key(phase, "home"), &requests(&[10; 5], 0));
+        view.apply_worker(second, 0, &at_ease(phase, 5));
+    }
+    // A slow answer long after the last arrival.
+    view.apply(120, &key("b", "home"), &requests(&[10_000], 0));
+    assert_eq!(view.load_seconds(None), 20.0);
+    assert_eq!(whole(&view, "http_reqs{phase:a}", Statistic::Rate), Some(5.0));
+    view.set_phase_span("a", Duration::from_millis(12_500));
+    assert_eq!(whole(&view, "http_reqs{phase:a}", Statistic::Rate), Some(4.0));
+}
+
+#[test]
+fn a_second_is_judged_when_every_worker_has_reported_it() {
+    let plan = plan(&["load"]);
+    let mut view = RunView::new(&plan, 2);
+    assert_eq!(view.settled(), None);
+    for second in 0..5 {
+        view.apply_worker(second, 0, &at_ease("load", 1));
+    }
+    assert_eq!(view.settled(), None, "the other has not said a word");
+    view.apply_worker(1, 1, &at_ease("load", 1));
+    assert_eq!(view.settled(), Some(1));
+    for second in 5..30 {
+        view.apply_worker(second, 0, &at_ease("load", 1));
+    }
+    assert_eq!(
+        view.settled(),
+        Some(29 - LATE_S),
+        "one that is far behind is not waited for"
+    );
+}
+
+#[test]
+fn live_numbers_follow_the_last_seconds() {
+    let plan = plan(&["load"]);
+    let (view, _, _) = run(&plan, 60, |second| {
+        requests(
+            &vec![if second < 50 { 10 } else { 200 }; if second < 50 { 10 } else { 20 }],
+            2,
+        )
+    });
+    let live = view.live();
+    assert_eq!((live.second, live.vus, live.requests, live.failed), (60, 5, 700, 120));
+    assert_eq!((live.requests_per_s, live.failed_share), (20.0, Some(0.1)));
+    assert!((live.p95_ms.unwrap() - 200.0).abs() < 0.2);
+    assert_eq!(RunView::new(&plan, 1).live(), Live::default());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn s44_merged_on_the_way_or_not_the_numbers_are_the_same(parts in prop::collection::vec((0_u32..10, stats()), 1..8)) {
+        let mut plan = plan(&["load"]);
+        let mut windowed = threshold("http_req_waiting", "p(95)<1s");
+        windowed.window = Some(Duration::from_secs(5));
+        plan.thresholds = vec![windowed];
+        let (mut single, mut merged) = (RunView::new(&plan, 1), RunView::new(&plan, 1));
+        let mut seconds = BTreeMap::<u32, Stats>::new();
+        for (second, stats) in &parts {
+            single.apply(*second, &key("load", "home"), stats);
+            seconds.entry(*second).or_default().merge(stats);
+        }
+        for (second, stats) in &seconds {
+            merged.apply(*second, &key("load", "home"), stats);
+        }
+        for metric in Metric::ALL {
+            for statistic in [Statistic::Avg, Statistic::Percentile(95.0), Statistic::Count, Statistic::Rate] {
+                for over in [Over::Whole, Over::Range(2, 6)] {
+                    let value = |view: &RunView| view.value(metric, &Tags::default(), statistic, over);
+                    prop_assert_eq!(value(&single), value(&merged), "{}", metric);
+                }
+            }
+        }
+    }
+}
