@@ -252,3 +252,7 @@ fn revision<'a>(context: &'a Context, key: &Key) -> Result<&'a Revision, ApplyEr
         .map(|project| &project.revision)
         .ok_or_else(|| ApplyError::NoRevision(key.clone()))
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 pub mod apply;
 pub mod contents;
+#[cfg(test)]
+mod fakes;
 pub mod fleet;
 pub mod hooks;
 pub mod news;

@@ -56,20 +56,13 @@ impl Observer {
         let environments = topology::environments(&published.desired, &observed.applied);
         for (key, answer) in self.providers.observe(&environments).await {
             let sight = match answer {
-                Ok(units) => Sight::Seen(units.into_iter().map(|unit| placed(unit, &key)).collect()),
+                // Two environments may share a folder or a host; a unit belongs to the one it was started for.
+                Ok(units) => Sight::Seen(units.into_iter().filter(|unit| unit.environment == key).collect()),
                 Err(error) => Sight::Unreachable { reason: chain(&error) },
             };
             observed.environments.insert(key, sight);
         }
         Ok(observed)
-    }
-}
-
-/// Where a unit is, is where it was seen.
-fn placed(unit: ObservedUnit, environment: &muster_core::model::key::Key) -> ObservedUnit {
-    ObservedUnit {
-        environment: environment.clone(),
-        ..unit
     }
 }
 

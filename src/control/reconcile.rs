@@ -452,3 +452,7 @@ fn is_on_its_way(unit: &ObservedUnit) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

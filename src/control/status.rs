@@ -421,3 +421,7 @@ fn severity(condition: &Condition) -> Severity {
         Severity::Warning
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

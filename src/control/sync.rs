@@ -130,6 +130,17 @@ pub struct SyncHandle {
 }
 
 impl SyncHandle {
+    /// A handle whose published value a test sets.
+    #[cfg(test)]
+    pub(super) fn fixed(published: watch::Receiver<Option<Arc<Published>>>, contents: Contents) -> Self {
+        Self {
+            published,
+            state: watch::channel(SourceState::Ready).1,
+            contents,
+            look: Arc::default(),
+        }
+    }
+
     /// Looks at the source now.
     pub fn look_now(&self) {
         self.look.notify_one();
@@ -461,3 +472,7 @@ fn summarize(load: &ProjectLoad) -> String {
     });
     format!("{} errors{first}; the last good state stays", errors.len())
 }
+
+#[cfg(test)]
+#[path = "sync_tests.rs"]
+mod tests;
