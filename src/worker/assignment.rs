@@ -27,6 +27,8 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 const ABORT_MAX: Duration = Duration::from_secs(3);
 /// What the spool gets to be sent before the process exits.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// And when there is nobody to send it to.
+const DRAIN_ORPHANED: Duration = Duration::from_secs(2);
 
 /// The run that is held and its milestones: what each new connection tells.
 #[derive(Debug, Default)]
@@ -129,7 +131,9 @@ impl Keeper {
                 },
             }
         }
-        if timeout(DRAIN_MAX, self.spool.drained()).await.is_err() {
+        let is_orphan = self.deadman.fired().is_cancelled();
+        let limit = if is_orphan { DRAIN_ORPHANED } else { DRAIN_MAX };
+        if timeout(limit, self.spool.drained()).await.is_err() {
             tracing::error!("a worker exits with frames in its spool");
         }
     }

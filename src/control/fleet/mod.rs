@@ -280,7 +280,7 @@ impl Fleet {
     /// # Errors
     /// When one is not connected or has another run; then none is touched.
     pub fn prepare(&self, run: RunId, set: Vec<Assignment>) -> Result<(), FleetError> {
-        self.change(|state, _| state.prepare(run, set))
+        self.change(|state, now| state.prepare(run, set, now))
     }
 
     /// Takes a run over from an earlier daemon: the same set as it was prepared with. Members that are connected have their

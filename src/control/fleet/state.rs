@@ -152,7 +152,7 @@ impl State {
             .cloned()
     }
 
-    pub fn prepare(&mut self, run: RunId, set: Vec<Assignment>) -> Result<(), FleetError> {
+    pub fn prepare(&mut self, run: RunId, set: Vec<Assignment>, now: Instant) -> Result<(), FleetError> {
         for assignment in &set {
             let worker = assignment.worker;
             match self.run_of(worker) {
@@ -163,8 +163,7 @@ impl State {
                 return Err(FleetError::NotConnected(worker));
             }
         }
-        let seen = self.workers.values().map(|worker| worker.gone_since).max();
-        self.want(run, set, seen.ok_or(FleetError::NotASet(run))?)
+        self.want(run, set, now)
     }
 
     pub fn adopt(&mut self, run: RunId, set: Vec<Assignment>, now: Instant) -> Result<(), FleetError> {
@@ -345,8 +344,11 @@ impl State {
             }
         }
         for (id, worker) in &self.workers {
-            let is_member = self.runs.values().any(|wanted| wanted.members.contains_key(id));
-            if !is_member && worker.link.is_none() && now.duration_since(worker.gone_since) >= self.grace {
+            let is_wanted = |wanted: &Wanted| wanted.members.get(id).is_some_and(|member| !member.lost);
+            if !self.runs.values().any(is_wanted)
+                && worker.link.is_none()
+                && now.duration_since(worker.gone_since) >= self.grace
+            {
                 lost.push(*id);
             }
         }
