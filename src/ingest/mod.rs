@@ -53,6 +53,8 @@ struct Shared {
     /// Runs with frames that are not even merged.
     open: Mutex<BTreeMap<RunId, usize>>,
     flush_now: Notify,
+    /// Runs that are over.
+    sealed: Mutex<Vec<RunId>>,
 }
 
 /// The loop: run it once.
@@ -73,6 +75,7 @@ pub fn ingest(results: Arc<dyn Results>, clock: Clock) -> (Ingest, Intake) {
         held: Mutex::default(),
         open: Mutex::default(),
         flush_now: Notify::new(),
+        sealed: Mutex::default(),
     });
     let intake = Intake {
         shared: shared.clone(),
@@ -128,6 +131,9 @@ impl Intake {
     /// Takes, merges and stores until the bus is closed or `stop` is cancelled; then stores what it holds, for a bounded time.
     pub async fn run(mut self, consumer: &mut dyn Consumer, stop: CancellationToken) {
         loop {
+            for run in std::mem::take(&mut *lock(&self.shared.sealed)) {
+                self.known.forget(run);
+            }
             self.begin_append();
             match self.wait(consumer, &stop).await {
                 Woken::Stop | Woken::Received(None) => break,
@@ -280,13 +286,9 @@ impl Intake {
                 }
             }
             Ok(Appended::Late) => {
-                let Some(closed) = self.shared.held().pop_front() else {
-                    return;
-                };
-                metrics::counter!("muster_ingest_frames_total", "fate" => "late").increment(closed.frames as u64);
-                self.known.forget(closed.flush.run);
-                for (_, _, fate) in closed.take_fates() {
-                    let _ = fate.send(Fate::Refused("the run is sealed".to_owned()));
+                for delivery in self.take_held() {
+                    count("late");
+                    let _ = delivery.fate.send(Fate::Refused("the run is sealed".to_owned()));
                 }
             }
             Ok(Appended::Moved) => self.rebuild().await,
@@ -297,36 +299,36 @@ impl Intake {
             Err(error) => {
                 // Not stored: the answers are dropped, the spools keep the frames, other runs go on.
                 tracing::error!(%error, "results are refused by the store");
-                let closed = self.shared.held().pop_front();
-                if let Some(closed) = closed {
-                    self.known.forget(closed.flush.run);
-                }
+                drop(self.take_held());
                 self.retry_at = Some(self.shared.clock.instant() + RETRY_AFTER);
             }
         }
     }
 
-    /// The store was not where the oldest batch thought: another writer, or a commit whose answer was lost. Everything held of
-    /// that run is judged anew against what the store says.
-    async fn rebuild(&mut self) {
-        let Some(run) = self.shared.held().front().map(|closed| closed.flush.run) else {
-            return;
+    /// Takes out everything that is held of the run of the oldest batch, in the order it came, and forgets its sessions.
+    fn take_held(&mut self) -> Vec<Delivery> {
+        let mut all: Vec<Delivery> = Vec::new();
+        let mut held = self.shared.held();
+        let Some(run) = held.front().map(|closed| closed.flush.run) else {
+            return all;
         };
-        self.known.forget(run);
-        if let Err(error) = self.read_sessions(run).await {
-            tracing::warn!(%run, %error, "cannot read the sessions of a run");
-            self.retry_at = Some(self.shared.clock.instant() + RETRY_AFTER);
-            return;
-        }
-        let mut again: Vec<Delivery> = Vec::new();
-        self.shared.held().retain(|closed| {
+        held.retain(|closed| {
             if closed.flush.run == run {
-                again.extend(closed.take_deliveries());
+                all.extend(closed.take_deliveries());
             }
             closed.flush.run != run
         });
-        again.extend(self.open.remove(&run).into_iter().flat_map(Batch::into_deliveries));
-        for delivery in again {
+        drop(held);
+        lock(&self.shared.open).remove(&run);
+        all.extend(self.open.remove(&run).into_iter().flat_map(Batch::into_deliveries));
+        self.known.forget(run);
+        all
+    }
+
+    /// The store was not where the oldest batch thought: another writer, or a commit whose answer was lost. Everything held of
+    /// that run is judged anew against what the store says.
+    async fn rebuild(&mut self) {
+        for delivery in self.take_held() {
             self.take(delivery).await;
         }
     }

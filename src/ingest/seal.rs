@@ -60,6 +60,7 @@ impl Ingest {
             shared.clock.sleep(LOOK).await;
         }
         let late = shared.results.seal(run).await?;
+        super::lock(&shared.sealed).push(run);
         let sessions = shared.results.sessions(run).await?;
         Ok(Sealed { sessions, late })
     }

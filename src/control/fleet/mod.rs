@@ -9,6 +9,7 @@ mod session;
 mod state;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 pub use session::{Connection, Hello, Order, What};
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 /// Exchanges before an estimate counts.
 pub const EXCHANGES: usize = 8;
 /// Exchanges kept: with one a second, a little more than the 10 s after which an estimate must have been renewed.
-const KEPT: usize = 16;
+pub(super) const KEPT: usize = 16;
 /// Largest error of an estimate at which a worker may take part in a common start.
 pub const MAX_ERROR_US: u64 = 50_000;
 
@@ -28,6 +28,17 @@ pub struct Estimate {
     pub offset_us: i64,
     /// The truth is at most so far away: half of the round trip.
     pub error_us: u64,
+}
+
+/// Whether a worker may take part in a common start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not known yet: too few exchanges, or a busy machine whose next ones may be quicker.
+    Unknown,
+    /// It may.
+    Good,
+    /// It may not: none of many exchanges was quick enough.
+    Bad,
 }
 
 impl Offset {
@@ -60,14 +71,18 @@ impl Offset {
             error_us: best.round_trip_us.div_ceil(2),
         })
     }
+
+    /// What the estimate means for a common start.
+    pub fn verdict(&self) -> Verdict {
+        match self.estimate() {
+            Some(estimate) if estimate.error_us <= MAX_ERROR_US => Verdict::Good,
+            Some(_) if self.samples.len() == KEPT => Verdict::Bad,
+            _ => Verdict::Unknown,
+        }
+    }
 }
 
 impl Estimate {
-    /// Whether the worker may take part in a common start.
-    pub fn is_good(self) -> bool {
-        self.error_us <= MAX_ERROR_US
-    }
-
     /// An instant of the owner's clock on the worker's; one before the worker's zero is its zero.
     pub fn to_worker_us(self, owner_us: u64) -> u64 {
         owner_us.saturating_add_signed(self.offset_us)
@@ -76,7 +91,7 @@ impl Estimate {
 
 #[cfg(test)]
 mod tests {
-    use super::{EXCHANGES, MAX_ERROR_US, Offset};
+    use super::{EXCHANGES, MAX_ERROR_US, Offset, Verdict};
     use proptest::prelude::*;
 
     proptest! {
@@ -94,7 +109,7 @@ mod tests {
             }
             let estimate = offset.estimate().expect("enough exchanges");
             prop_assert!(estimate.offset_us.abs_diff(ahead as i64) <= estimate.error_us + 1);
-            prop_assert_eq!(estimate.is_good(), estimate.error_us <= MAX_ERROR_US);
+            prop_assert_eq!(offset.verdict() == Verdict::Good, estimate.error_us <= MAX_ERROR_US);
         }
     }
 
@@ -109,7 +124,7 @@ mod tests {
         for _ in 0..20 {
             offset.add(0, 0, 200_000);
         }
-        assert_eq!(offset.estimate().map(|estimate| estimate.is_good()), Some(false));
+        assert_eq!(offset.verdict(), Verdict::Bad);
         offset.add(9, 0, 3);
         offset.add(0, u64::MAX, 0);
     }

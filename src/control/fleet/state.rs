@@ -1,8 +1,9 @@
 //! What the fleet knows and wants, without any waiting: every change is a function of this state and the time.
 
-use super::offset::{Estimate, MAX_ERROR_US, Offset};
+use super::offset::{MAX_ERROR_US, Offset, Verdict};
 use super::session::{Order, What};
-use super::{Assignment, FleetError, FleetEvent, Progress, StopMode, WorkerStatus, WorkerView};
+use super::wanted::{Member, Wanted};
+use super::{Assignment, FleetError, FleetEvent, Progress, WorkerStatus, WorkerView};
 use jiff::Timestamp;
 use muster_core::model::id::{RunId, SessionId, WorkerId};
 use muster_core::model::key::Key;
@@ -55,29 +56,6 @@ pub(super) struct Held {
     pub run: RunId,
     pub session: SessionId,
     pub history: Vec<Progress>,
-}
-
-/// What is wanted of the set of one run.
-#[derive(Debug, Default)]
-pub(super) struct Wanted {
-    members: BTreeMap<WorkerId, Member>,
-    /// Order id and instant on the owner's clock.
-    arm: Option<(u64, u64)>,
-    pub commit: bool,
-    advance: Option<(u32, u64)>,
-    pub paused: Option<bool>,
-    pub stop: Option<StopMode>,
-    releasing: bool,
-}
-
-#[derive(Debug)]
-struct Member {
-    assignment: Assignment,
-    lost: bool,
-    /// Its clock was too uncertain when it should have been armed.
-    refused: bool,
-    /// When it was last known to be connected.
-    seen: Instant,
 }
 
 impl State {
@@ -185,15 +163,7 @@ impl State {
         let count = set.len();
         let members: BTreeMap<WorkerId, Member> = set
             .into_iter()
-            .map(|assignment| {
-                let member = Member {
-                    assignment,
-                    lost: false,
-                    refused: false,
-                    seen,
-                };
-                (member.assignment.worker, member)
-            })
+            .map(|assignment| (assignment.worker, Member::new(assignment, seen)))
             .collect();
         if count == 0 || members.len() != count {
             return Err(FleetError::NotASet(run));
@@ -204,7 +174,7 @@ impl State {
             wanted.members = members;
         }
         for id in ids {
-            self.tell_all(id);
+            self.tell(id, true);
         }
         Ok(())
     }
@@ -293,7 +263,7 @@ impl State {
         }
         self.forget_released();
         self.release_unwanted(id);
-        self.tell_all(id);
+        self.tell(id, true);
         connection
     }
 
@@ -413,14 +383,14 @@ impl State {
         self.forget_released();
     }
 
-    /// One exchange of clocks. With the first estimate of a connection, what waited for it is told.
+    /// One exchange of clocks. When it decides whether the worker may start, what waited for that is told.
     pub fn exchange(&mut self, id: WorkerId, connection: u64, (sent_us, worker_us, now_us): (u64, u64, u64)) {
         let Some(worker) = self.worker(id, connection) else {
             return;
         };
-        let was_known = worker.offset.estimate().is_some();
+        let before = worker.offset.verdict();
         worker.offset.add(sent_us, worker_us, now_us);
-        if !was_known && worker.offset.estimate().is_some() {
+        if worker.offset.verdict() != before {
             self.tell(id, false);
         }
     }
@@ -456,49 +426,18 @@ impl State {
         }
     }
 
-    fn tell_all(&mut self, id: WorkerId) {
-        self.tell(id, true);
-    }
-
     /// Sends a worker everything that is wanted of it; `from_start`: with Prepare, which is large.
     fn tell(&mut self, id: WorkerId, from_start: bool) {
         let Some(run) = self.run_of(id) else { return };
-        let estimate = self.workers.get(&id).and_then(|worker| worker.offset.estimate());
+        let Some(worker) = self.workers.get(&id) else { return };
         let Some(wanted) = self.runs.get(&run) else { return };
         let Some(member) = wanted.members.get(&id) else { return };
-        let mut orders: Vec<(Option<u64>, What)> = Vec::new();
-        if wanted.releasing {
-            orders.push((None, What::Release));
-        } else {
-            if from_start {
-                orders.push((None, What::Prepare(Box::new(member.assignment.clone()))));
-            }
-            if let (Some((order, at_us)), Some(estimate)) = (wanted.arm, estimate)
-                && !member.refused
-            {
-                if !estimate.is_good() {
-                    return self.refuse(run, id, estimate);
-                }
-                let worker_us = estimate.to_worker_us(at_us);
-                orders.push((Some(order), What::Arm { worker_us }));
-                if wanted.commit {
-                    orders.push((None, What::Commit));
-                }
-            }
-            if let (Some((phase, at_us)), Some(estimate)) = (wanted.advance, estimate) {
-                let worker_us = estimate.to_worker_us(at_us);
-                orders.push((None, What::Advance { phase, worker_us }));
-            }
-            match wanted.paused {
-                Some(true) => orders.push((None, What::Pause)),
-                Some(false) => orders.push((None, What::Resume)),
-                None => {}
-            }
-            if let Some(mode) = wanted.stop {
-                orders.push((None, What::Stop(mode)));
-            }
+        let is_bad = worker.offset.verdict() == Verdict::Bad;
+        if is_bad && wanted.arm.is_some() && !wanted.commit && !member.refused {
+            self.refuse(run, id);
+            return;
         }
-        for (order, what) in orders {
+        for (order, what) in wanted.orders(member, &worker.offset, from_start) {
             let order = Order {
                 run,
                 id: order.unwrap_or_else(|| self.order_id()),
@@ -509,13 +448,13 @@ impl State {
     }
 
     /// A worker whose clock is known too badly takes no part in a common start (promise 38).
-    fn refuse(&mut self, run: RunId, id: WorkerId, estimate: Estimate) {
-        if let Some(member) = self.member(id) {
-            member.refused = true;
-        }
+    fn refuse(&mut self, run: RunId, id: WorkerId) {
+        let Some(member) = self.member(id) else { return };
+        member.refused = true;
+        let estimate = self.workers.get(&id).and_then(|worker| worker.offset.estimate());
         let reason = format!(
             "its clock is known only to ±{} ms, more than {} ms",
-            estimate.error_us / 1_000,
+            estimate.map_or(0, |estimate| estimate.error_us) / 1_000,
             MAX_ERROR_US / 1_000
         );
         self.events.push(FleetEvent::Progress {

@@ -3,6 +3,7 @@
 use muster::api::worker::serve;
 use muster::bus::dial::{Address, Dial};
 use muster::bus::memory;
+use muster::control::fleet::offset::MAX_ERROR_US;
 use muster::control::fleet::{Assignment, EndedWhy, Fleet, Progress, SharedLoad, StopMode, WorkerView, join};
 use muster::ingest::{Ingest, ingest};
 use muster::runtime::clock::Clock;
@@ -260,7 +261,7 @@ async fn s38_s48_an_exact_set_starts_together_and_exact_counts_arrive() {
             .fleet
             .workers()
             .iter()
-            .all(|view| view.clock.is_some_and(|clock| clock.is_good()))
+            .all(|view| view.clock.is_some_and(|clock| clock.error_us <= MAX_ERROR_US))
     );
     assert_eq!(late(&world.owner.fleet.progress(RUN)).len(), 3);
     // The same set again changes nothing; a busy worker is not given away.
