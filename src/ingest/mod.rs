@@ -64,6 +64,7 @@ pub struct Intake {
     open: BTreeMap<RunId, Batch>,
     next_flush: Option<Instant>,
     retry_at: Option<Instant>,
+    unreadable_until: Option<Instant>,
     appending: Option<BoxFuture<'static, Result<Appended, StoreError>>>,
 }
 
@@ -83,6 +84,7 @@ pub fn ingest(results: Arc<dyn Results>, clock: Clock) -> (Ingest, Intake) {
         open: BTreeMap::new(),
         next_flush: None,
         retry_at: None,
+        unreadable_until: None,
         appending: None,
     };
     (Ingest { shared }, intake)
@@ -189,14 +191,11 @@ impl Intake {
         let run = delivery.message.run;
         let mut verdict = self.known.judge(&delivery.message);
         if matches!(verdict, Verdict::UnknownSession) {
-            match self.read_sessions(run).await {
-                Ok(()) => verdict = self.known.judge(&delivery.message),
-                Err(error) => {
-                    // Not stored, so it comes again.
-                    tracing::warn!(%run, %error, "cannot read the sessions of a run");
-                    return;
-                }
+            if self.read_sessions(run).await.is_err() {
+                // Not stored, so it comes again.
+                return;
             }
+            verdict = self.known.judge(&delivery.message);
         }
         match verdict {
             Verdict::Take { frame, from } => {
@@ -232,12 +231,30 @@ impl Intake {
         }
     }
 
+    /// Looks up the sessions of a run. After a failure the next ones fail at once for a while: each would wait for the database,
+    /// and the loop with it.
     async fn read_sessions(&mut self, run: RunId) -> Result<(), StoreError> {
+        let unreadable = || StoreError::Unavailable("no answer in time".to_owned());
+        if self
+            .unreadable_until
+            .is_some_and(|until| self.shared.clock.instant() < until)
+        {
+            return Err(unreadable());
+        }
         let rows = timeout(STORE_DEADLINE, self.shared.results.sessions(run))
             .await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))?;
-        self.known.learn(run, rows);
-        Ok(())
+            .unwrap_or_else(|_| Err(unreadable()));
+        match rows {
+            Ok(rows) => {
+                self.known.learn(run, rows);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%run, %error, "cannot read the sessions of a run");
+                self.unreadable_until = Some(self.shared.clock.instant() + RETRY_AFTER);
+                Err(error)
+            }
+        }
     }
 
     fn close_all(&mut self) {
@@ -328,7 +345,15 @@ impl Intake {
     /// The store was not where the oldest batch thought: another writer, or a commit whose answer was lost. Everything held of
     /// that run is judged anew against what the store says.
     async fn rebuild(&mut self) {
-        for delivery in self.take_held() {
+        let Some(run) = self.shared.held().front().map(|closed| closed.flush.run) else {
+            return;
+        };
+        let held = self.take_held();
+        if self.read_sessions(run).await.is_err() {
+            // Not stored, so they come again.
+            return;
+        }
+        for delivery in held {
             self.take(delivery).await;
         }
     }

@@ -217,6 +217,22 @@ async fn s49_a_lost_answer_to_a_commit_is_resolved_by_reading() {
 }
 
 #[tokio::test]
+async fn a_database_that_is_away_from_the_start_keeps_frames_unanswered_and_ingest_alive() {
+    let mut world = World::start(1).await;
+    world.results.away.store(true, Ordering::Relaxed);
+    let result = world.producer.send(&[second(0, 1, 5), second(0, 2, 6)]).await;
+    assert!(matches!(result, Err(BusError::Unavailable(_))), "{result:?}");
+    world.results.away.store(false, Ordering::Relaxed);
+    let work = async {
+        while world.producer.send(&[second(0, 1, 5), second(0, 2, 6)]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), work).await.unwrap();
+    assert_eq!(world.requests().await, 11);
+}
+
+#[tokio::test]
 async fn s44_while_the_database_is_away_what_came_can_be_judged_and_is_stored_later() {
     let mut world = World::start(1).await;
     world.producer.send(&[second(0, 1, 1)]).await.unwrap();

@@ -4,7 +4,9 @@ use muster::api::worker::serve;
 use muster::bus::dial::{Address, Dial};
 use muster::bus::memory;
 use muster::control::fleet::offset::MAX_ERROR_US;
-use muster::control::fleet::{Assignment, EndedWhy, Fleet, Progress, SharedLoad, StopMode, WorkerView, join};
+use muster::control::fleet::{
+    Assignment, EndedWhy, Fleet, FleetEvent, Progress, SharedLoad, StopMode, WorkerView, join,
+};
 use muster::ingest::{Ingest, ingest};
 use muster::runtime::clock::Clock;
 use muster::store::rows::{PartOf, SessionRow};
@@ -67,7 +69,40 @@ impl Owner {
     }
 }
 
+/// A wire that can be cut: all connections through it at once.
+struct Wire {
+    cut: Arc<tokio::sync::Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Wire {
+    /// Puts itself between the workers and whom the join file names.
+    async fn between(folder: &TempDir) -> Self {
+        let join = folder.path().join("join");
+        let owner = std::fs::read_to_string(join).unwrap().trim().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        join::write_address(folder.path(), listener.local_addr().unwrap()).unwrap();
+        let cut = Arc::new(tokio::sync::Notify::new());
+        let cutter = cut.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut inner, _) = listener.accept().await.unwrap();
+                let mut outer = tokio::net::TcpStream::connect(&owner).await.unwrap();
+                let cut = cutter.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = cut.notified() => {}
+                        _ = tokio::io::copy_bidirectional(&mut inner, &mut outer) => {}
+                    }
+                });
+            }
+        });
+        Self { cut, task }
+    }
+}
+
 struct World {
+    wire: Wire,
     folder: TempDir,
     results: Arc<dyn Results>,
     owner: Owner,
@@ -80,7 +115,9 @@ impl World {
         let folder = TempDir::new().unwrap();
         let results = open("sqlite::memory:").await.unwrap().results;
         let owner = Owner::start(&folder, results.clone(), 1).await;
+        let wire = Wire::between(&folder).await;
         let mut world = Self {
+            wire,
             folder,
             results,
             owner,
@@ -205,6 +242,7 @@ impl World {
         }
         assert_eq!(self.owner.fleet.workers().len(), 0, "all said goodbye");
         self.owner.end().await;
+        self.wire.task.abort();
     }
 }
 
@@ -325,6 +363,34 @@ async fn s38_without_commit_there_is_no_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s48_s49_cut_connections_lose_and_double_nothing() {
+    let world = World::start(2, SOON).await;
+    let mut events = world.owner.fleet.subscribe();
+    world.begin(plan(100, 4), SOON).await;
+    for seconds in 1..4 {
+        world
+            .until(|views| views.iter().all(|view| view.status.frames_made >= seconds))
+            .await;
+        world.wire.cut.notify_waiters();
+    }
+    assert_eq!(world.finish(2).await, 400);
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        told.push(event);
+    }
+    let progress = told
+        .iter()
+        .filter(|event| matches!(event, FleetEvent::Progress { .. }))
+        .count();
+    assert_eq!(progress, 2 * 6, "each milestone once: {told:?}");
+    assert!(
+        !told.iter().any(|event| matches!(event, FleetEvent::Lost { .. })),
+        "{told:?}"
+    );
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s42_s49_a_restarted_owner_adopts_the_run_and_nothing_is_lost_or_doubled() {
     let mut world = World::start(2, SOON).await;
     let set = world.begin(plan(100, 5), SOON).await;
@@ -396,7 +462,7 @@ async fn a_worker_that_is_gone_is_lost_and_a_file_is_fetched() {
     world.stop.cancel();
     loop {
         let event = timeout(SOON, events.recv()).await.unwrap().unwrap();
-        if let muster::control::fleet::FleetEvent::Lost { run, reason, .. } = event {
+        if let FleetEvent::Lost { run, reason, .. } = event {
             assert_eq!((run, reason.as_str()), (Some(RUN), "it was told to end"));
             break;
         }
