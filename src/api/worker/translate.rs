@@ -156,3 +156,70 @@ fn text(mut text: String) -> String {
     text.truncate(end);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{News, TEXT_MAX, hello, progress, share, text};
+    use crate::bus::wire::{self, progress::What};
+
+    fn fine() -> wire::Hello {
+        wire::Hello {
+            protocol: wire::PROTOCOL,
+            worker: "01890a5d-ac96-774b-bcce-b302099a8057".to_owned(),
+            pool: "default/WorkerPool/local".to_owned(),
+            ..wire::Hello::default()
+        }
+    }
+
+    #[test]
+    fn a_hello_that_says_nonsense_is_refused_with_the_reason() {
+        assert!(hello(fine()).is_ok_and(|hello| hello.held.is_none() && hello.unit.is_none()));
+        type Spoil = fn(&mut wire::Hello);
+        let cases: [(Spoil, &str); 6] = [
+            (|hello| hello.protocol += 1, "protocol"),
+            (|hello| hello.worker.push('x'), "worker's id"),
+            (|hello| hello.pool.clear(), "pool"),
+            (|hello| hello.unit = "../etc".to_owned(), "unit"),
+            (|hello| hello.held_run = "1".to_owned(), "held run"),
+            (|hello| hello.held_run = fine().worker, "held session"),
+        ];
+        for (spoil, word) in cases {
+            let mut bad = fine();
+            spoil(&mut bad);
+            let reason = hello(bad).unwrap_err();
+            assert!(reason.contains(word), "{reason}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_texts_of_a_worker_are_bounded() {
+        assert_eq!(
+            [f64::NAN, f64::INFINITY, -1.0, 2.0, 0.5].map(share),
+            [0.0, 0.0, 0.0, 1.0, 0.5]
+        );
+        let long = text("ü".repeat(TEXT_MAX));
+        assert!(long.len() <= TEXT_MAX && long.chars().all(|char| char == 'ü'));
+    }
+
+    #[test]
+    fn a_milestone_without_a_meaning_is_none() {
+        let message = |run: &str, what| wire::Progress {
+            run: run.to_owned(),
+            number: 1,
+            what,
+        };
+        let run = fine().worker;
+        let prepared = Some(What::Prepared(wire::Prepared {}));
+        assert!(matches!(
+            progress(message(&run, prepared.clone())),
+            Some(News::Progress { .. })
+        ));
+        assert!(progress(message("", prepared)).is_none());
+        assert!(progress(message(&run, None)).is_none());
+        let ended = wire::Ended {
+            why: 99,
+            ..wire::Ended::default()
+        };
+        assert!(progress(message(&run, Some(What::Ended(ended)))).is_none());
+    }
+}
