@@ -152,7 +152,7 @@ fn identity_errors(key: &Key, document: &Document, policy: &Policy, index: &Inde
         .get(&key.project)
         .is_some_and(|project| project.kinds.contains(&key.kind));
     if !allowed {
-        let text = format!("project {} may not hold a {}", key.project, key.kind);
+        let text = format!("project {} may not hold kind {}", key.project, key.kind);
         errors.push(
             error("/kind", Code::KindNotAllowed, text)
                 .hint("`kinds` of the project in the settings lists what it may hold"),

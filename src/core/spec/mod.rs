@@ -106,3 +106,6 @@ impl Cache {
         self.good.insert(project, resources);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,6 +112,10 @@ impl Context<'_> {
             let message = format!("{field} is the bare number {number}; a duration has a unit");
             return Diagnostic::error(Code::BadDuration, self.file, span, message).hint(format!("write `{number}s`"));
         }
+        if let (Value::Number(number), Some("muster-percent")) = (value, schema["format"].as_str()) {
+            let message = format!("{field} is the bare number {number}, not a percentage");
+            return Diagnostic::error(Code::WrongType, self.file, span, message).hint("write for example `1%`");
+        }
         let is = type_name(value);
         let error = Diagnostic::error(
             Code::WrongType,
@@ -193,12 +197,14 @@ impl Context<'_> {
             span,
             format!("{field} is `{}`, not {}", shown(text), form.expected),
         );
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if code == Code::BadDuration && digits {
+            return error.hint(format!("write `{}s`", shown(text)));
+        }
+        // Where the form is right and the value is not, the check knows why.
+        let formed = regex::Regex::new(form.pattern).is_ok_and(|pattern| pattern.is_match(text));
         match (form.check)(text) {
-            Err(cause)
-                if text.bytes().all(|byte| byte.is_ascii_digit()) && code == Code::BadDuration && !text.is_empty() =>
-            {
-                error.because(cause).hint(format!("write `{}s`", shown(text)))
-            }
+            Err(cause) if formed => error.because(cause),
             _ => error,
         }
     }

@@ -198,12 +198,11 @@ impl Lower<'_, '_> {
             // Checked when it is known: each request's host is checked again before it leaves.
             Some(TemplatePart::Variable(_)) => {}
             Some(TemplatePart::Text(start)) if start.starts_with('/') && !start.starts_with("//") => {
-                if text.chars().any(|char| char.is_control() || char == ' ') && template.as_static().is_some() {
-                    self.error(
-                        pointer,
-                        Code::BadUrl,
-                        format!("`{}` is not a path: it holds blanks", shown(text)),
-                    );
+                let blank = |char: char| char.is_control() || char == ' ';
+                let path = template.as_static().filter(|path| path.contains(blank));
+                if let Some(path) = path {
+                    let text = format!("`{}` is not a path: it holds blanks", shown(path));
+                    self.error(pointer, Code::BadUrl, text);
                 }
             }
             Some(TemplatePart::Text(start)) if template.parts.len() == 1 => self.url(pointer, start),
@@ -216,9 +215,11 @@ impl Lower<'_, '_> {
                     _ => self.url(pointer, start),
                 }
             }
-            None => {
+            None if text.is_empty() => {
                 self.error(pointer, Code::BadUrl, "the URL is empty");
             }
+            // Its braces were wrong, which is reported.
+            None => {}
         }
         template
     }

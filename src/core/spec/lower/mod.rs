@@ -178,7 +178,7 @@ impl<'a> Lower<'a, '_> {
         }
         if !kinds.contains(&kind) {
             let names: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-            let text = format!("a {kind} cannot stand here, only {}", names.join(" or "));
+            let text = format!("kind {kind} cannot stand here, only {}", names.join(" or "));
             self.error(pointer, Code::WrongReference, text);
             return None;
         }

@@ -70,7 +70,13 @@ impl Lower<'_, '_> {
         }
         match authority(url) {
             Err(cause) => {
-                self.error(pointer, Code::BadUrl, format!("`{}` is not a URL: {cause}", shown(url)));
+                // A URL with a user may hold a password.
+                let what = if url.contains('@') {
+                    "the text".to_owned()
+                } else {
+                    format!("`{}`", shown(url))
+                };
+                self.error(pointer, Code::BadUrl, format!("{what} is not a URL: {cause}"));
             }
             Ok(Authority { host, port }) => self.host(pointer, host, port),
         }

@@ -5,7 +5,7 @@ use crate::measure::threshold::{key_name, rule_metric_name};
 use crate::model::load::{
     Body, Capture, CaptureFrom, Check, Engine, Executor, HttpEngine, Phase, PhaseWork, Rate, RepoFile, Request, Users,
 };
-use crate::model::plan::{FailurePolicy, Hook, HookAction, HookWhen, OnChange, Target, TestPlan};
+use crate::model::plan::{FailurePolicy, Hook, HookAction, HookWhen, OnChange, PlanLimits, Target, TestPlan};
 use crate::model::resource::Meta;
 use crate::model::threshold::{AbortRule, RuleAction, Threshold};
 use crate::spec::template;
@@ -34,12 +34,7 @@ pub(super) fn spec(meta: &Meta, plan: &TestPlan) -> Value {
             }
         },
     );
-    let mut limits = Fields::new();
-    limits.optional("rate", plan.limits.rate);
-    limits.optional("requestsPerSecond", plan.limits.requests_per_second);
-    limits.optional("vus", plan.limits.vus);
-    limits.optional("duration", plan.limits.duration.map(duration));
-    fields.unless_empty("limits", limits.done());
+    fields.unless_empty("limits", limits(&plan.limits));
     fields.set("engine", engine(meta, &plan.engine));
     let data = plan
         .data
@@ -84,6 +79,15 @@ pub(super) fn spec(meta: &Meta, plan: &TestPlan) -> Value {
             .map(|retention| json!({"retention": duration(retention)})),
     );
     fields.done()
+}
+
+fn limits(wanted: &PlanLimits) -> Value {
+    let mut limits = Fields::new();
+    limits.optional("rate", wanted.rate);
+    limits.optional("requestsPerSecond", wanted.requests_per_second);
+    limits.optional("vus", wanted.vus);
+    limits.optional("duration", wanted.duration.map(duration));
+    limits.done()
 }
 
 fn path(meta: &Meta, file: &RepoFile) -> String {

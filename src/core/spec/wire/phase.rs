@@ -15,7 +15,7 @@ tagged_union! {
         "per-vu-iterations" => PerVuIterations(Iterations),
         "shared-iterations" => SharedIterations(Iterations),
     }
-    refused: ["externally-controlled"];
+    refused: [];
     otherwise: "pause" => Pause(PausePhase);
 }
 
