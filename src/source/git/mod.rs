@@ -197,7 +197,10 @@ impl Source for GitSource {
         }
         let fetched = self
             .blocking(READ_DEADLINE, |shared, deadline| {
-                shared.address.fetch(&shared.open()?, deadline)
+                let mirror = shared.open()?;
+                // Only this source writes to the mirror, one fetch at a time: a lock that is there is a killed daemon's.
+                std::fs::remove_file(shared.mirror.join(remote::TIP_LOCK)).ok();
+                shared.address.fetch(&mirror, deadline)
             })
             .await;
         self.note(fetched)?;

@@ -124,6 +124,19 @@ async fn s02_what_is_here_is_not_fetched_again() {
 }
 
 #[tokio::test]
+async fn a_fetch_that_was_cut_off_does_not_stop_the_next_one() {
+    let lab = Lab::new();
+    lab.write("a.yaml", "one");
+    lab.commit();
+    let locks = lab.config().mirror.join("refs/muster");
+    fs::create_dir_all(&locks).expect("made");
+    fs::write(locks.join("tip.lock"), "").expect("written");
+    let source = lab.source();
+    let revision = source.resolve().await.expect("resolves");
+    assert_eq!(names(&source.read(&revision).await.expect("reads")), ["a.yaml"]);
+}
+
+#[tokio::test]
 async fn s03_a_force_push_is_an_ordinary_revision() {
     let lab = Lab::new();
     lab.write("a.yaml", "one");
