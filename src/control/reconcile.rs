@@ -278,7 +278,9 @@ impl Reconciler {
             topology,
         };
         self.write_statuses(&published, &context, &observed, &changeset).await?;
-        let watching = changeset.has_changes() || observe::units(&observed).iter().any(is_on_its_way);
+        // What is blocked, failed or crashing gets no closer look: nothing about it changes within a second.
+        let promising = |change: &Change| change.has_work() && !self.failures.contains_key(&change.key);
+        let watching = changeset.changes.iter().any(promising) || observe::units(&observed).iter().any(is_on_its_way);
         self.start_changes(context, changeset, &in_flight);
         let step = if watching { WATCH } else { RESYNC };
         let soonest = self.now() + step;
@@ -443,10 +445,7 @@ impl Reconciler {
 /// Whether a unit will be another soon without anybody's doing.
 fn is_on_its_way(unit: &ObservedUnit) -> bool {
     use muster_core::model::unit::UnitState;
-    matches!(
-        unit.state,
-        UnitState::Starting | UnitState::Stopping | UnitState::BackOff { .. }
-    )
+    matches!(unit.state, UnitState::Starting | UnitState::Stopping)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
