@@ -11,6 +11,7 @@ use muster_core::base::backoff::Backoff;
 use muster_core::base::chain::chain;
 use muster_core::model::desired::{Desired, ProjectDesired};
 use muster_core::model::id::{Digest, Name, Revision};
+use muster_core::model::key::Key;
 use muster_core::model::policy::Policy;
 use muster_core::model::resource::{Resource, Spec};
 use muster_core::model::run::Severity;
@@ -85,6 +86,8 @@ pub struct SyncDeps {
     pub policy: Arc<Policy>,
     /// Time between two looks.
     pub interval: Duration,
+    /// A foreground run takes only what its plan needs; the rest of the folder, and what is wrong there, is not its business.
+    pub only: Option<BTreeSet<Key>>,
 }
 
 /// What became of a tick.
@@ -243,7 +246,13 @@ impl Sync {
             return Ok(Tick::Unchanged);
         }
         let tree = within(READ_DEADLINE, source.read(&revision)).await?;
-        let loaded = self.load(&tree).await?;
+        let mut loaded = self.load(&tree).await?;
+        if let Some(only) = &self.deps.only {
+            for project in loaded.projects.values_mut() {
+                project.resources.retain(|key, _| only.contains(key));
+                project.diagnostics.clear();
+            }
+        }
         self.take(&revision, &tree, loaded)
             .await
             .map_err(|error| internal(format!("ledger: {}", chain(&error))))?;

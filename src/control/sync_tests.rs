@@ -136,6 +136,7 @@ impl Bench {
             clock: self.clock.clone(),
             policy: Arc::new(Policy::closed()),
             interval: Duration::from_secs(10),
+            only: None,
         };
         let (mut sync, handle) = Sync::restore(deps).await.expect("restored");
         sync.loader = load;

@@ -1,4 +1,5 @@
-//! What touches the machine for everybody: the clock, tasks, signals, telemetry, secrets.
+//! What touches the machine for everybody: the clock, signals, telemetry, secrets.
 
 pub mod clock;
 pub mod secrets;
+pub mod telemetry;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub mod directory;
+pub mod fixed;
 pub mod git;
 pub mod tree;
 

@@ -16,7 +16,7 @@ pub mod world;
 
 pub use live::{LiveView, PhaseNow, WorkersNow};
 pub use start::{Blocked, StartRequest};
-pub use world::World;
+pub use world::{DaemonWorld, World};
 
 use crate::control::fleet::Fleet;
 use crate::control::hooks::Hooks;

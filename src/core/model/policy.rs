@@ -14,6 +14,9 @@ pub struct Policy {
     pub projects: BTreeMap<Name, ProjectPolicy>,
     /// Whether plans may run commands on the daemon's own host (promise 58).
     pub process_enabled: bool,
+    /// Whether the lists of targets are known. Where plans are read without the settings that a daemon will hold them to, what they
+    /// aim at is not judged; requests are held to the lists all the same (promise 60).
+    pub targets_known: bool,
     /// Deletions above this share of a project's high-water mark need leave, 0 to 1 (promise 21).
     pub deletion_max_share: f64,
 }
@@ -97,6 +100,7 @@ impl Policy {
         Self {
             projects: BTreeMap::from([(Name::default_project(), project)]),
             process_enabled: false,
+            targets_known: true,
             deletion_max_share: 0.3,
         }
     }
@@ -115,5 +119,14 @@ impl Policy {
                 .collect();
         }
         policy
+    }
+
+    /// The policy of plans that are only read, without the settings that will hold them to more.
+    pub fn reading() -> Self {
+        Self {
+            process_enabled: true,
+            targets_known: false,
+            ..Self::closed()
+        }
     }
 }

@@ -148,6 +148,7 @@ impl Settings {
         Policy {
             projects,
             process_enabled: self.process_enabled,
+            targets_known: true,
             deletion_max_share: self.deletion_max_share,
         }
     }

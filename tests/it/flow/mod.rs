@@ -1,3 +1,8 @@
-//! Runs from their start to their end, over real connections.
+//! Whole ways through Muster: a commit, a run, a kill, a report; with real processes and real connections.
 
+mod counts;
+mod daemon;
+mod examples;
 mod fleet;
+mod foreground;
+mod survival;

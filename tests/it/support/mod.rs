@@ -1,21 +1,48 @@
-//! What several tests share.
+//! What all tests share: the binary, waiting on values, repositories, nginx.
 
 pub mod flaky;
+pub mod muster;
+pub mod nginx;
+pub mod repo;
 
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use std::time::{Duration, Instant};
 
-/// Waits until `look` gives a value; tests wait on values, never for a time.
+/// How long anything may take on a busy machine before it counts as never.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `look` returns something, and returns it.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Waits until `look` gives a value, without holding up other tasks.
 ///
 /// # Panics
-/// After 30 s, with `what`.
+/// After [`PATIENCE`], with `what`.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(value) = look().await {
             return value;
         }
-        assert!(Instant::now() < deadline, "never: {what}");
-        sleep(Duration::from_millis(10)).await;
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -83,7 +83,7 @@ impl Lower<'_, '_> {
     }
 
     fn host(&mut self, pointer: &str, host: &str, port: u16) {
-        if self.project().targets.name_allowed(host, port) {
+        if !self.policy.targets_known || self.project().targets.name_allowed(host, port) {
             return;
         }
         let hint = match host.parse::<IpAddr>() {

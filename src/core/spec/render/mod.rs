@@ -18,6 +18,11 @@ pub fn yaml(resource: &Resource) -> String {
     yaml::write(&resource.rendered)
 }
 
+/// Any document as YAML that reads back as the same value.
+pub fn yaml_of(value: &Value) -> String {
+    yaml::write(value)
+}
+
 /// The rendered document.
 pub(super) fn document(meta: &Meta, spec: &Spec) -> Value {
     let spec = match spec {

@@ -1,0 +1,244 @@
+//! `muster get`: lists of plans, runs, units, environments, workers and other resources.
+
+use super::Global;
+use super::exit::Exit;
+use super::output;
+use super::reader::Reader;
+use super::text::{age, short_id, word};
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// List plans, runs, units, environments, pools, services, projects or workers.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// What to list, one or more: plans, runs, units, environments, pools, services, projects, workers.
+    #[arg(required = true, value_name = "KIND")]
+    kinds: Vec<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Print again whenever something changed, until Ctrl-C.
+    #[arg(short, long)]
+    watch: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum List {
+    Resources(&'static str),
+    Runs,
+    Units,
+    Workers,
+    Projects,
+}
+
+/// How often `-w` looks; the answers come from the daemon's memory.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+fn list_of(word: &str) -> Option<List> {
+    Some(match word.to_ascii_lowercase().as_str() {
+        "plan" | "plans" | "testplan" | "testplans" => List::Resources("TestPlan"),
+        "environment" | "environments" | "env" => List::Resources("Environment"),
+        "pool" | "pools" | "workerpool" | "workerpools" => List::Resources("WorkerPool"),
+        "service" | "services" => List::Resources("Service"),
+        "run" | "runs" => List::Runs,
+        "unit" | "units" => List::Units,
+        "worker" | "workers" => List::Workers,
+        "project" | "projects" => List::Projects,
+        _ => return None,
+    })
+}
+
+impl List {
+    fn path(self) -> String {
+        match self {
+            Self::Resources(kind) => format!("/api/v1/resources?kind={kind}"),
+            Self::Runs => "/api/v1/runs".to_owned(),
+            Self::Units => "/api/v1/units".to_owned(),
+            Self::Workers => "/api/v1/workers".to_owned(),
+            Self::Projects => "/api/v1/projects".to_owned(),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When a kind is unknown or nobody answers.
+pub async fn run(args: &GetArgs, global: &Global) -> Result<Exit> {
+    let mut lists = Vec::new();
+    for kind in args.kinds.iter().flat_map(|kinds| kinds.split(',')) {
+        let Some(list) = list_of(kind) else {
+            bail!(
+                "`{kind}` cannot be listed; known: plans, runs, units, environments, pools, services, projects, workers"
+            );
+        };
+        lists.push(list);
+    }
+    let reader = Reader::open(global).await?;
+    let mut before = None;
+    loop {
+        let mut all = Vec::new();
+        for list in &lists {
+            all.push(reader.get(&list.path()).await?);
+        }
+        if before.as_ref() != Some(&all) {
+            print(&lists, &all, args.output);
+            before = Some(all);
+        }
+        if !args.watch {
+            return Ok(Exit::Done);
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+fn print(lists: &[List], answers: &[Value], format: Format) {
+    if format == Format::Json || format == Format::Yaml {
+        let items: Vec<&Value> = answers
+            .iter()
+            .flat_map(|answer| answer["items"].as_array().into_iter().flatten())
+            .collect();
+        let document = json!({"formatVersion": 1, "items": items});
+        match format {
+            Format::Yaml => output::data(&muster_core::spec::render::yaml_of(&document)),
+            _ => output::json(&document),
+        }
+        return;
+    }
+    let texts: Vec<String> = lists
+        .iter()
+        .zip(answers)
+        .map(|(list, answer)| {
+            let items: Vec<&Value> = answer["items"].as_array().into_iter().flatten().collect();
+            if format == Format::Name {
+                names(*list, &items)
+            } else {
+                table(*list, &items, format == Format::Wide)
+            }
+        })
+        .collect();
+    output::data(&texts.join("\n"));
+}
+
+fn names(list: List, items: &[&Value]) -> String {
+    let name = |item: &&Value| match list {
+        List::Resources(_) => format!(
+            "{}/{}/{}",
+            word(&item["project"]),
+            word(&item["kind"]),
+            word(&item["name"])
+        ),
+        List::Runs => format!("run/{}", word(&item["id"])),
+        List::Units => format!("unit/{}", word(&item["name"])),
+        List::Workers => format!("worker/{}", word(&item["id"])),
+        List::Projects => format!("project/{}", word(&item["project"])),
+    };
+    items.iter().map(|item| name(item) + "\n").collect()
+}
+
+fn table(list: List, items: &[&Value], wide: bool) -> String {
+    if items.is_empty() {
+        return "nothing there\n".to_owned();
+    }
+    let many = items
+        .iter()
+        .any(|item| item.get("project").is_some_and(|project| project != "default"));
+    let mut headings: Vec<&str> = if many { vec!["project"] } else { Vec::new() };
+    let (columns, extra): (&[&str], &[&str]) = match list {
+        List::Resources(_) => (&["name", "sync", "health", "ready", "message"], &["revision", "file"]),
+        List::Runs => (
+            &["id", "plan", "stage", "ending", "age", "took"],
+            &["revision", "by", "tag"],
+        ),
+        List::Units => (
+            &["name", "state", "ports", "restarts", "since", "reason"],
+            &["environment"],
+        ),
+        List::Workers => (
+            &["id", "pool", "state", "run", "cpu", "memory"],
+            &["unit", "sent", "acked", "dropped"],
+        ),
+        List::Projects => (&["project", "ready", "revision", "resources", "message"], &["observed"]),
+    };
+    if matches!(list, List::Projects) {
+        headings.clear();
+    }
+    let with_project = !headings.is_empty();
+    headings.extend(columns);
+    if wide {
+        headings.extend(extra);
+    }
+    let rows = items
+        .iter()
+        .map(|item| {
+            let mut row = if with_project {
+                vec![word(&item["project"])]
+            } else {
+                Vec::new()
+            };
+            row.extend(columns.iter().map(|column| cell(list, item, column)));
+            if wide {
+                row.extend(extra.iter().map(|column| cell(list, item, column)));
+            }
+            row
+        })
+        .collect();
+    output::table(&headings, rows)
+}
+
+fn cell(list: List, item: &Value, column: &str) -> String {
+    match (list, column) {
+        (List::Runs | List::Workers, "id") => short_id(&item["id"]),
+        (List::Runs, "age") => age(&item["createdAt"], None),
+        (List::Runs, "took") => match item["startedAt"] {
+            Value::Null => "-".to_owned(),
+            _ => age(&item["startedAt"], Some(&item["finishedAt"])),
+        },
+        (List::Runs, "by") => word(&item["trigger"]["who"]),
+        (List::Resources(_), "revision") => word(&item["appliedRevision"]).chars().take(12).collect(),
+        (_, "revision" | "observed") => word(&item[column]).chars().take(12).collect(),
+        (List::Units, "since") => age(&item["since"], None),
+        (List::Units, "ports") => {
+            let ports: Vec<String> = item["ports"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|port| format!("{}:{}", word(&port["name"]), word(&port["port"])))
+                .collect();
+            if ports.is_empty() {
+                "-".to_owned()
+            } else {
+                ports.join(",")
+            }
+        }
+        (List::Resources(_), "ready") => match item["ready"].as_bool() {
+            Some(true) => "True".to_owned(),
+            Some(false) => format!("False ({})", word(&item["reason"])),
+            None => "Unknown".to_owned(),
+        },
+        (List::Projects, "ready") => match item["ready"].as_bool() {
+            Some(true) => "True".to_owned(),
+            Some(false) => "False".to_owned(),
+            None => "Unknown".to_owned(),
+        },
+        (List::Workers, "run") => short_id(&item["run"]),
+        (List::Workers, "cpu") => item["cpu"]
+            .as_f64()
+            .map_or("-".to_owned(), |cpu| format!("{:.0}%", cpu * 100.0)),
+        (List::Workers, "memory") => item["memoryBytes"]
+            .as_u64()
+            .map_or("-".to_owned(), |bytes| format!("{}Mi", bytes >> 20)),
+        _ => word(&item[column]),
+    }
+}

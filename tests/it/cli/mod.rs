@@ -1,0 +1,3 @@
+//! The command line without a daemon: what it prints, where, and how it exits.
+
+mod offline;
