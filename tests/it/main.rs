@@ -4,4 +4,5 @@
 mod cli;
 mod contract;
 mod flow;
+mod runs;
 mod support;

@@ -2,6 +2,8 @@
 
 mod command;
 mod http;
+#[cfg(test)]
+mod tests;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::secrets::Secrets;
