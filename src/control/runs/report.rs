@@ -12,7 +12,7 @@ use muster_core::model::run::{Ending, EndingKind};
 use muster_core::report::build::{PhaseTiming, ReportInput, WorkerInfo};
 use muster_core::report::json::{HookResult, Report};
 use serde_json::json;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Pause before a report is tried again.
@@ -24,7 +24,22 @@ pub(super) async fn keep(context: &Context) {
         tracing::warn!(run = %context.run(), error = %chain(&error), "report of a run cannot be kept yet");
         context.sleep(RETRY).await;
     }
+    compact(context);
     context.tell(Event::Reported).await;
+}
+
+/// Merges what is stored of the run. Nobody waits for it: a run that stays as it is takes more room and says the same.
+fn compact(context: &Context) {
+    if context.state().load_ended_at.is_none() {
+        return;
+    }
+    let (run, results) = (context.run(), Arc::clone(&context.shared.parts.stores.results));
+    let stop = context.shared.stop.clone();
+    context.shared.tasks.spawn(async move {
+        if let Some(Err(error)) = stop.run_until_cancelled(results.compact(run)).await {
+            tracing::warn!(run = %run, error = %chain(&error), "results of a run stay uncompacted");
+        }
+    });
 }
 
 async fn try_keep(context: &Context) -> Result<(), StoreError> {

@@ -189,19 +189,7 @@ pub(super) async fn resolve(
     let project = &request.plan.project;
     check_project(&published, project)?;
     check_suspended(&request.plan, plan, ledger, now).await?;
-    let mut plan = plan.clone();
-    if let Some(factor) = request.scale {
-        if !(factor > 0.0 && factor <= 1.0) {
-            return Err(Blocked::Scale(factor));
-        }
-        variant::scale(&mut plan, factor);
-    }
-    if request.smoke {
-        variant::smoke(&mut plan);
-    }
-    if let Some(url) = &request.target {
-        plan.target = Target::BaseUrl(url.clone());
-    }
+    let plan = adapted(plan.clone(), request)?;
     for key in &plan.depends_on {
         check_ready(world, key).await?;
     }
@@ -249,6 +237,23 @@ pub(super) async fn resolve(
         digest: resource.digest.clone(),
         limits: environment.limits,
     })
+}
+
+/// The plan as this start wants it: scaled, a smoke test, aimed elsewhere.
+fn adapted(mut plan: TestPlan, request: &StartRequest) -> Result<TestPlan, Blocked> {
+    if let Some(factor) = request.scale {
+        if !(factor > 0.0 && factor <= 1.0) {
+            return Err(Blocked::Scale(factor));
+        }
+        variant::scale(&mut plan, factor);
+    }
+    if request.smoke {
+        variant::smoke(&mut plan);
+    }
+    if let Some(url) = &request.target {
+        plan.target = Target::BaseUrl(url.clone());
+    }
+    Ok(plan)
 }
 
 fn published(world: &dyn World) -> Result<Arc<Published>, Blocked> {
