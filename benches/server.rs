@@ -22,7 +22,8 @@ pub fn serve(listener: &TcpListener, stall: Option<(Duration, Duration)>, stalle
     let mut connections: HashMap<u64, TcpStream> = HashMap::new();
     let mut events = vec![EpollEvent::empty(); 512];
     let mut buffer = vec![0_u8; 64 * 1_024];
-    let mut next = stall.map(|(every, _)| Instant::now() + every);
+    // In the middle of each period, so that a run of whole periods holds whole stalls.
+    let mut next = stall.map(|(every, _)| Instant::now() + every / 2);
     loop {
         let timeout = next.map_or(EpollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(Instant::now()).as_millis() + 1;

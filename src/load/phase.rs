@@ -224,8 +224,8 @@ async fn iterate(run: &PhaseRun, user: &mut User, intended: Option<Instant>) {
         intended,
     };
     let iteration = Iteration::begin(&scope);
-    user.iterate(&scope).await;
-    iteration.end();
+    let end = user.iterate(&scope).await;
+    iteration.end(end);
 }
 
 /// An iteration in flight: dropped before its end, it counts as interrupted.
@@ -247,9 +247,8 @@ impl<'a> Iteration<'a> {
         }
     }
 
-    fn end(mut self) {
+    fn end(mut self, now: Instant) {
         self.ended = true;
-        let now = Instant::now();
         let mut recorder = self.lane.recorder.borrow_mut();
         recorder.iteration(self.series, now, now - self.begin);
     }

@@ -162,7 +162,8 @@ impl HttpUser {
         if let Some(bound) = &step.scope.lane.bound {
             let free = bound.reserve(begin);
             if free > begin {
-                tokio::time::sleep_until(free.into()).await;
+                // Boxed: a timer in the task would cost each user its size, also where there is no bound.
+                Box::pin(tokio::time::sleep_until(free.into())).await;
                 let now = Instant::now();
                 // The bound is neither the target's slowness nor the generator's.
                 intended = intended.map(|intended| intended + (now - begin));
