@@ -15,7 +15,7 @@ use muster_core::model::run::{Severity, Stage, TriggerKind};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 /// The wall clock may be set; a deadline is looked at anew at least this often.
@@ -26,7 +26,8 @@ pub(super) struct Driver {
     context: Arc<Context>,
     row: RunRow,
     inbox: mpsc::Receiver<Event>,
-    adopted: bool,
+    /// Told once the fleet knows the workers of a run of an earlier daemon; `None`: it is this daemon's own.
+    adopted: Option<oneshot::Sender<()>>,
     /// Counts states; saving follows.
     generation: u64,
     saved: u64,
@@ -34,7 +35,12 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub fn new(context: Arc<Context>, row: RunRow, inbox: mpsc::Receiver<Event>, adopted: bool) -> Self {
+    pub fn new(
+        context: Arc<Context>,
+        row: RunRow,
+        inbox: mpsc::Receiver<Event>,
+        adopted: Option<oneshot::Sender<()>>,
+    ) -> Self {
         Self {
             context,
             row,
@@ -95,17 +101,21 @@ impl Driver {
     }
 
     fn begin(&mut self, newest: &watch::Sender<(u64, RunRow)>) -> Option<AbortOnDropHandle<()>> {
-        if !self.adopted {
+        let Some(known) = self.adopted.take() else {
             self.on(&Event::Begin, newest);
             return None;
-        }
+        };
         let context = Arc::clone(&self.context);
         self.follow_demand(&context.state());
         self.on(&Event::Adopted, newest);
         self.follow_effects();
         let published = context.shared.parts.world.published().borrow().clone();
         self.on_published(published.as_deref(), newest);
-        Some(AbortOnDropHandle::new(tokio::spawn(adopt_fleet(context))))
+        let adoption = async move {
+            adopt_fleet(context).await;
+            let _ = known.send(());
+        };
+        Some(AbortOnDropHandle::new(tokio::spawn(adoption)))
     }
 
     fn is_over(&self) -> bool {

@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -144,19 +144,31 @@ impl Runs {
             ..RunFilter::default()
         };
         let rows = self.shared.parts.stores.ledger.runs(&filter).await?;
-        let mut adopted = 0;
+        let mut adopted = Vec::new();
         for row in rows {
             let id = row.identity.id;
             match read_row(&row) {
                 Some((pinned, state)) => {
-                    self.drive(row, pinned, state, true);
-                    adopted += 1;
+                    let (known, is_known) = oneshot::channel();
+                    self.drive(row, pinned, state, Some(known));
+                    adopted.push(is_known);
                 }
                 None => tracing::error!(run = %id, "run was written by another version of muster and is left alone"),
             }
         }
-        self.shared.parts.fleet.adoption_done();
-        Ok(adopted)
+        let count = adopted.len();
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            let all = async {
+                for is_known in adopted {
+                    // A run that ended before its workers were known has none to keep.
+                    let _ = is_known.await;
+                }
+                shared.parts.fleet.adoption_done();
+            };
+            shared.stop.run_until_cancelled(all).await;
+        });
+        Ok(count)
     }
 
     /// Starts a run and returns its id; an id that is known already is that run, not another (promise 34). What is returned is
@@ -255,13 +267,14 @@ impl Runs {
             identity,
         };
         match self.shared.parts.stores.ledger.insert_run(&row).await? {
-            Inserted::New => self.drive(row, pinned, state, false),
+            Inserted::New => self.drive(row, pinned, state, None),
             Inserted::Existing(_) => {}
         }
         Ok(id)
     }
 
-    fn drive(&self, row: RunRow, pinned: Pinned, state: RunState, adopted: bool) {
+    /// `adopted`: told once the fleet knows the workers of a run of an earlier daemon.
+    fn drive(&self, row: RunRow, pinned: Pinned, state: RunState, adopted: Option<oneshot::Sender<()>>) {
         let id = row.identity.id;
         let plan = pinned.run_plan();
         let (events, inbox) = mpsc::channel(EVENTS);
@@ -290,8 +303,8 @@ impl Runs {
         self.shared.tasks.spawn(async move {
             let stop = shared.stop.clone();
             // A daemon that goes down leaves its runs as they are: the next one adopts them (promise 24).
-            let finished = stop.run_until_cancelled(driver.run()).await.is_some();
-            shared.retire(id, finished);
+            stop.run_until_cancelled(driver.run()).await;
+            shared.retire(id);
         });
     }
 
@@ -387,7 +400,7 @@ impl Shared {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn retire(&self, run: RunId, _finished: bool) {
+    fn retire(&self, run: RunId) {
         self.claims().retain(|_, holder| *holder != run);
         self.active().remove(&run);
     }
