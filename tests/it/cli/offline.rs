@@ -55,7 +55,7 @@ fn validate_shows_all_errors_of_all_files_at_once() {
     assert_eq!(done.code, 1);
     assert_eq!(done.stdout, "");
     for part in [
-        "one.yaml:8:",
+        "one.yaml:9:",
         "two.yaml:",
         "did you mean `thresholds`",
         "error[M",

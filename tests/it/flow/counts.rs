@@ -9,7 +9,7 @@ apiVersion: muster.dev/v1alpha1
 kind: TestPlan
 metadata: {name: counted}
 spec:
-  target: {baseURL: "URL"}
+  target: {baseURL: "TARGET"}
   engine:
     type: http
     timeout: 10s
@@ -29,7 +29,7 @@ fn counts_are_exact(phase: &str) -> serde_json::Value {
     std::fs::create_dir(&plans).unwrap();
     std::fs::write(
         plans.join("plan.yaml"),
-        PLAN.replace("URL", &nginx.url()).replace("PHASE", phase),
+        PLAN.replace("TARGET", &nginx.url()).replace("PHASE", phase),
     )
     .unwrap();
     let report = muster_ok(&plans, &["run", "counted", "-o", "json"]).json();
@@ -105,7 +105,7 @@ fn what_was_cut_off_is_counted_apart() {
     std::fs::write(dir.path().join("nginx/big/a"), vec![b'x'; 8 << 10]).unwrap();
     let nginx = Nginx::start(&dir.path().join("nginx"), slow);
     let plan = PLAN
-        .replace("URL", &nginx.url())
+        .replace("TARGET", &nginx.url())
         .replace(
             "PHASE",
             "{name: p, executor: constant-vus, vus: 4, duration: 2s, gracefulStop: 0s}",

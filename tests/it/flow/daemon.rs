@@ -119,7 +119,7 @@ fn s05_a_bad_commit_keeps_the_last_good_state_and_says_why() {
     assert!(diagnostic["line"].as_u64().unwrap() > 1);
     ready_units(&daemon, 3);
     let events = daemon.ok(&["events"]).stdout;
-    assert_eq!(events.matches("lab.yaml").count(), 1, "told once: {events}");
+    assert_eq!(events.matches("PlansInvalid").count(), 1, "told once: {events}");
 }
 
 #[test]
