@@ -59,7 +59,7 @@ impl Connection {
         begin: Instant,
         deadline: Instant,
         timings: &mut Timings,
-    ) -> Result<Self, Broken> {
+    ) -> Result<Box<Self>, Broken> {
         let opening = async {
             let addresses = script.guard.addresses(url).await?;
             let resolved = Instant::now();
@@ -91,11 +91,11 @@ impl Connection {
                 ));
             }
         };
-        Ok(Self {
+        Ok(Box::new(Self {
             stream,
             origin: url.origin(),
             reused: false,
-        })
+        }))
     }
 
     /// Whether the server closed it, or sent what nobody asked for, since its last response. Costs no system call where nothing came.

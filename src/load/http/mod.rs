@@ -59,7 +59,11 @@ impl HttpLane {
 pub(crate) struct HttpUser {
     base: usize,
     /// The one used last stands last.
-    connections: Vec<Connection>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection moves in and out for each request, and its place in the task would cost each user its size"
+    )]
+    connections: Vec<Box<Connection>>,
     deadline: Deadline,
     reader: Reader,
     variables: Variables,
@@ -428,13 +432,13 @@ impl HttpUser {
         url: &Url,
         begin: Instant,
         timings: &mut Timings,
-    ) -> Result<Connection, Broken> {
+    ) -> Result<Box<Connection>, Broken> {
         Connection::open(url, step.script, step.lane, begin, self.deadline.at(), timings).await
     }
 
     /// A connection to the same place that still stands.
     #[inline]
-    fn take_connection(&mut self, url: &Url) -> Option<Connection> {
+    fn take_connection(&mut self, url: &Url) -> Option<Box<Connection>> {
         while let Some(at) = self.connections.iter().rposition(|known| known.origin.same_origin(url)) {
             let mut connection = self.connections.remove(at);
             if !connection.is_stale() {
@@ -445,7 +449,7 @@ impl HttpUser {
     }
 
     #[inline]
-    fn give_back(&mut self, mut connection: Connection, script: &Script) {
+    fn give_back(&mut self, mut connection: Box<Connection>, script: &Script) {
         connection.reused = true;
         if self.connections.len() >= script.options.max_connections_per_vu.max(1) as usize {
             self.connections.remove(0);
