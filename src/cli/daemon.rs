@@ -4,15 +4,16 @@ use super::local::Plans;
 use super::reader::LOCAL_STORE;
 use crate::api::auth::{Auth, Token};
 use crate::api::{self, ApiState, Live};
-use crate::bus::memory;
-use crate::control::fleet::{Fleet, join};
+use crate::bus::{Delivery, memory};
+use crate::control::fleet::Fleet;
+use crate::control::fleet::join::{self, JoinToken};
+use crate::control::providers::ProviderFactory;
 use crate::control::reconcile::{Reconciler, ReconcilerDeps, ReconcilerHandle};
 use crate::control::runs::{DaemonWorld, Parts, Runs};
 use crate::control::sync::{Sync, SyncDeps};
-use crate::ingest;
-use crate::provider::process::{ProcessConfig, ProcessProvider, RunAs, WorkerLaunch};
-use crate::provider::simulated::{SimulatedConfig, SimulatedProvider};
-use crate::provider::{Provider, ProviderError};
+use crate::ingest::{self, Ingest};
+use crate::provider::build::{Host, build, host_id};
+use crate::provider::process::{RunAs, WorkerLaunch};
 use crate::runtime::clock::Clock;
 use crate::runtime::secrets::{ConfiguredSecrets, Secrets};
 use crate::runtime::telemetry;
@@ -25,12 +26,12 @@ use crate::source::tree::Limits;
 use crate::store::{self, Stores};
 use anyhow::{Context as _, Result, bail};
 use muster_core::diff::DiffPolicy;
-use muster_core::model::environment::{Environment, ProviderSpec};
+use muster_core::model::environment::Environment;
 use muster_core::model::key::Key;
 use muster_core::model::observed::DeletionApproval;
 use muster_core::model::policy::Policy;
 use muster_core::model::settings::{Settings, SourceFrom, SourceSettings};
-use muster_core::topology::{PoolDemand, local_environment};
+use muster_core::topology::PoolDemand;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -39,10 +40,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 /// Who `muster run` acts as in events and rows.
 pub const LOCAL_USER: &str = "local";
@@ -208,102 +208,51 @@ impl Daemon {
         interval: Duration,
         only: Option<BTreeSet<Key>>,
     ) -> Result<(Self, Fleet)> {
-        let Options {
-            settings,
-            policy,
-            state_dir,
-        } = options;
-        let state_dir = std::path::absolute(&state_dir)?;
-        let lock = lock(&state_dir)?;
-        let clock = Clock::system();
-        let stores = store::open(&settings.store_url).await?;
-        let host_id = stores
-            .ledger
-            .meta_or_insert("host-id", &Uuid::now_v7().to_string())
-            .await?;
-        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let policy = Arc::new(policy);
-        let secrets: Arc<dyn Secrets> = Arc::new(ConfiguredSecrets::new(settings.secrets.clone()));
-
-        let listener = bind(settings.workers_listen, "workers.listen").await?;
-        let workers_address = listener.local_addr()?;
-        let (token, token_file) = join::token(&state_dir)?;
-        let join_file = join::write_address(&state_dir, workers_address)?;
-        // Workers obey the highest epoch they have heard of; a later daemon's clock is later.
-        let epoch = u64::try_from(clock.now().as_millisecond()).unwrap_or(0);
-        let fleet = Fleet::new(epoch, clock.clone());
-        let (ingest, intake) = ingest::ingest(Arc::clone(&stores.results), clock.clone());
-        let (queue, mut deliveries) = memory::queue(QUEUE);
-        let stop = cancel.clone();
-        tasks.spawn(async move { intake.run(&mut deliveries, stop).await });
-
+        let foreground = only.is_some();
+        let base = Base::open(&options).await?;
+        let crew = Crew::open(&base, options.settings.workers_listen).await?;
+        let workers_address = crew.listener.local_addr()?;
         let deps = SyncDeps {
             source,
-            ledger: Arc::clone(&stores.ledger),
-            clock: clock.clone(),
-            policy: Arc::clone(&policy),
+            ledger: Arc::clone(&base.stores.ledger),
+            clock: base.clock.clone(),
+            policy: Arc::clone(&base.policy),
             interval,
             only,
         };
         let (sync, sync_handle) = Sync::restore(deps).await?;
         let (demand, demand_receiver) = watch::channel(PoolDemand::default());
-        let builder = Builder {
-            state_dir: state_dir.clone(),
-            host_id,
-            exe: std::env::current_exe().context("cannot find the muster program itself")?,
-            launch: WorkerLaunch { join_file, token_file },
-            commands: policy.process_enabled,
-            clock: clock.clone(),
-        };
         let deps = ReconcilerDeps {
-            ledger: Arc::clone(&stores.ledger),
-            factory: Arc::new(move |key: &Key, environment: &Environment| builder.build(key, environment)),
-            secrets: Arc::clone(&secrets),
-            clock: clock.clone(),
+            ledger: Arc::clone(&base.stores.ledger),
+            factory: base.providers(crew.launch.clone(), foreground)?,
+            secrets: Arc::clone(&base.secrets),
+            clock: base.clock.clone(),
             sync: sync_handle,
             demand: demand_receiver,
-            policy: DiffPolicy::from(&*policy),
+            policy: DiffPolicy::from(&*base.policy),
         };
         let (reconciler, handle) = Reconciler::new(deps).await?;
-        let world = Arc::new(DaemonWorld {
-            reconciler: handle.clone(),
-            ledger: Arc::clone(&stores.ledger),
-            policy,
-            secrets,
-        });
-        let parts = Parts {
-            stores: stores.clone(),
-            fleet: fleet.clone(),
-            ingest,
-            world,
-            demand,
-            clock: clock.clone(),
-            state_dir,
-        };
-        let runs = Runs::new(parts);
+        let runs = base.runs(&crew, handle.clone(), demand);
         let adopted = runs.adopt().await?;
         if adopted > 0 {
             tracing::info!(adopted, "adopted runs of an earlier daemon");
         }
-        tasks.spawn(sync.run(cancel.clone()));
-        tasks.spawn(reconciler.run(cancel.clone()));
-        let (endpoint_fleet, stop) = (fleet.clone(), cancel.clone());
-        tasks.spawn(async move {
-            if let Err(error) = api::worker::serve(listener, endpoint_fleet, queue, token, stop).await {
-                tracing::error!(%error, "the workers' endpoint stopped");
-            }
-        });
+        let fleet = crew.fleet.clone();
+        base.tasks.spawn(sync.run(base.cancel.clone()));
+        base.tasks.spawn(reconciler.run(base.cancel.clone()));
+        // Only now may workers dial in: every run that one of them may hold is known.
+        crew.serve(&base);
         let daemon = Self {
-            stores,
+            stores: base.stores,
             runs,
             reconciler: handle,
-            cancel,
-            tasks,
+            cancel: base.cancel,
+            tasks: base.tasks,
             address: workers_address,
             workers_address,
             fixed: None,
-            clock,
-            _lock: lock,
+            clock: base.clock,
+            _lock: base.lock,
         };
         Ok((daemon, fleet))
     }
@@ -445,49 +394,110 @@ fn source(options: &Options, secrets: &dyn Secrets) -> Result<Arc<dyn Source>> {
     })
 }
 
-/// Builds the provider of an environment.
-struct Builder {
-    state_dir: PathBuf,
-    host_id: String,
-    exe: PathBuf,
-    launch: WorkerLaunch,
-    commands: bool,
+/// What everything in a daemon stands on.
+struct Base {
+    stores: Stores,
     clock: Clock,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+    policy: Arc<Policy>,
+    secrets: Arc<dyn Secrets>,
+    state_dir: PathBuf,
+    lock: Flock<File>,
 }
 
-impl Builder {
-    fn build(&self, key: &Key, environment: &Environment) -> Result<Arc<dyn Provider>, ProviderError> {
-        let folder = format!("{}.{}", key.project, key.name);
-        match &environment.provider {
-            ProviderSpec::Process { work_dir } => {
-                let root = work_dir
-                    .as_ref()
-                    .map_or_else(|| self.state_dir.join("units"), PathBuf::from)
-                    .join(&folder);
-                let run_as = RunAs::unprivileged().map_err(|error| ProviderError::Unreachable(error.to_string()))?;
-                Ok(Arc::new(ProcessProvider::open(ProcessConfig {
-                    root,
-                    environment: key.clone(),
-                    host_id: self.host_id.clone(),
-                    muster_exe: self.exe.clone(),
-                    worker_launch: Some(self.launch.clone()),
-                    // Muster's own workers are always allowed; a plan's commands only where the settings say so (promise 58).
-                    commands: self.commands && *key != local_environment(),
-                    run_as,
-                })?))
+impl Base {
+    async fn open(options: &Options) -> Result<Self> {
+        let state_dir = std::path::absolute(&options.state_dir)?;
+        let lock = lock(&state_dir)?;
+        Ok(Self {
+            stores: store::open(&options.settings.store_url).await?,
+            clock: Clock::system(),
+            cancel: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            policy: Arc::new(options.policy.clone()),
+            secrets: Arc::new(ConfiguredSecrets::new(options.settings.secrets.clone())),
+            state_dir,
+            lock,
+        })
+    }
+
+    /// How environments become providers. In the foreground commands run as the user who asked, as make runs them (promise 58).
+    fn providers(&self, launch: WorkerLaunch, foreground: bool) -> Result<Arc<dyn ProviderFactory>> {
+        let host = Host {
+            state_dir: self.state_dir.clone(),
+            id: host_id(&self.state_dir)?,
+            muster_exe: std::env::current_exe().context("cannot find the muster program itself")?,
+            worker_launch: Some(launch),
+            commands: self.policy.process_enabled,
+            run_as: if foreground {
+                RunAs::Daemon
+            } else {
+                RunAs::unprivileged()?
+            },
+            clock: self.clock.clone(),
+        };
+        Ok(Arc::new(move |key: &Key, environment: &Environment| {
+            build(key, &environment.provider, &host)
+        }))
+    }
+
+    fn runs(&self, crew: &Crew, reconciler: ReconcilerHandle, demand: watch::Sender<PoolDemand>) -> Runs {
+        let world = DaemonWorld {
+            reconciler,
+            ledger: Arc::clone(&self.stores.ledger),
+            policy: Arc::clone(&self.policy),
+            secrets: Arc::clone(&self.secrets),
+        };
+        Runs::new(Parts {
+            stores: self.stores.clone(),
+            fleet: crew.fleet.clone(),
+            ingest: crew.ingest.clone(),
+            world: Arc::new(world),
+            demand,
+            clock: self.clock.clone(),
+            state_dir: self.state_dir.clone(),
+        })
+    }
+}
+
+/// The workers' side: where they dial in, and what takes in their numbers.
+struct Crew {
+    listener: TcpListener,
+    token: JoinToken,
+    launch: WorkerLaunch,
+    fleet: Fleet,
+    ingest: Ingest,
+    queue: mpsc::Sender<Delivery>,
+}
+
+impl Crew {
+    async fn open(base: &Base, listen: SocketAddr) -> Result<Self> {
+        let listener = bind(listen, "workers.listen").await?;
+        let (token, token_file) = join::token(&base.state_dir)?;
+        let join_file = join::write_address(&base.state_dir, listener.local_addr()?)?;
+        // Workers obey the highest epoch they have heard of; a later daemon's clock is later.
+        let epoch = u64::try_from(base.clock.now().as_millisecond()).unwrap_or(0);
+        let (ingest, intake) = ingest::ingest(Arc::clone(&base.stores.results), base.clock.clone());
+        let (queue, mut deliveries) = memory::queue(QUEUE);
+        let stop = base.cancel.clone();
+        base.tasks.spawn(async move { intake.run(&mut deliveries, stop).await });
+        Ok(Self {
+            listener,
+            token,
+            launch: WorkerLaunch { join_file, token_file },
+            fleet: Fleet::new(epoch, base.clock.clone()),
+            ingest,
+            queue,
+        })
+    }
+
+    fn serve(self, base: &Base) {
+        let stop = base.cancel.clone();
+        base.tasks.spawn(async move {
+            if let Err(error) = api::worker::serve(self.listener, self.fleet, self.queue, self.token, stop).await {
+                tracing::error!(%error, "the workers' endpoint stopped");
             }
-            ProviderSpec::Simulated {
-                ready_after,
-                fail_every,
-            } => Ok(Arc::new(SimulatedProvider::open(
-                SimulatedConfig {
-                    environment: key.clone(),
-                    ready_after: *ready_after,
-                    fail_every: *fail_every,
-                    state_file: Some(self.state_dir.join(format!("simulated-{folder}.json"))),
-                },
-                self.clock.clone(),
-            )?)),
-        }
+        });
     }
 }
