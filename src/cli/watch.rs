@@ -113,7 +113,9 @@ impl Progress {
     /// Shows a live view.
     pub fn show(&mut self, live: &Value) {
         let stage = stage(live);
-        let numbers = numbers(live);
+        // Once load is over the rates of its last seconds say nothing any more.
+        let loads = matches!(live["stage"].as_str(), Some("Running" | "Paused" | "Draining"));
+        let numbers = if loads { numbers(live) } else { String::new() };
         if let Some(bar) = &self.bar {
             let (done, planned) = self::elapsed(live);
             bar.set_length(planned.max(1));
