@@ -190,7 +190,7 @@ impl Open {
 
 fn record_drop(run: &PhaseRun, now: Instant) {
     let lane = &run.lane;
-    let scenario = lane.shared.script.pick(&lane.rng);
+    let scenario = lane.deck.draw(&lane.rng);
     let first = run.index * lane.shared.series.per_phase + lane.shared.script.first_request_series(scenario);
     lane.recorder.borrow_mut().dropped(run.index, first, now);
 }

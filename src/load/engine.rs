@@ -2,7 +2,6 @@
 
 use crate::http;
 use crate::lane::Lane;
-use crate::random::Rng;
 use crate::synthetic;
 use muster_core::model::load::{Engine, LoadPlan};
 use std::collections::BTreeMap;
@@ -60,11 +59,11 @@ impl Script {
         }
     }
 
-    /// Chooses a scenario by weight.
-    pub(crate) fn pick(&self, rng: &Rng) -> usize {
+    /// Weights of the scenarios, in order.
+    pub(crate) fn weights(&self) -> Vec<u64> {
         match self {
-            Self::Http(script) => script.pick(rng),
-            Self::Synthetic(_) => 0,
+            Self::Http(script) => script.scenarios.iter().map(|scenario| scenario.weight).collect(),
+            Self::Synthetic(_) => vec![1],
         }
     }
 

@@ -1,6 +1,7 @@
 //! One load thread: its runtime, its phases one after another, its seconds to the reader.
 
 use crate::control::{Control, StopMode};
+use crate::deck::Deck;
 use crate::engine::EngineLane;
 use crate::pacing::{Pacer, RateBound, sleep_until_or_forever};
 use crate::phase::PhaseRun;
@@ -36,6 +37,7 @@ pub(crate) struct Lane {
     pub(crate) control: watch::Receiver<Control>,
     pub(crate) paused: Cell<bool>,
     pub(crate) rng: Rng,
+    pub(crate) deck: Deck,
     pub(crate) bound: Option<RateBound>,
     pub(crate) active: Cell<u64>,
     pub(crate) made: Cell<u64>,
@@ -58,6 +60,7 @@ pub(crate) fn run(
         control,
         paused: Cell::new(false),
         rng: Rng::new(shared.seed, stream),
+        deck: Deck::new(shared.script.weights()),
         bound: shared
             .plan
             .requests_per_second

@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod control;
+mod deck;
 mod engine;
 mod http;
 mod lane;

@@ -219,7 +219,7 @@ async fn iterate(run: &PhaseRun, user: &mut User, intended: Option<Instant>) {
     let scope = Scope {
         lane,
         series: run.index * lane.shared.series.per_phase,
-        scenario: lane.shared.script.pick(&lane.rng),
+        scenario: lane.deck.draw(&lane.rng),
         begin: Instant::now(),
         intended,
     };

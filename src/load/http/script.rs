@@ -5,7 +5,6 @@ use super::data::Table;
 use super::guard::Guard;
 use super::tls;
 use super::url::{Url, UrlError};
-use crate::random::Rng;
 use muster_core::model::load::{
     Body, Capture, CaptureFrom, Check, HttpEngine, HttpOptions, LoadPlan, Method, RepoFile, Request, Scenario,
     Template, TemplatePart, Think,
@@ -59,7 +58,6 @@ pub enum ScriptError {
 /// A compiled plan.
 pub(crate) struct Script {
     pub(crate) scenarios: Vec<ScenarioPlan>,
-    total_weight: u64,
     pub(crate) bases: Vec<Url>,
     pub(crate) timeout: Duration,
     pub(crate) options: HttpOptions,
@@ -73,7 +71,7 @@ pub(crate) struct Script {
 /// A compiled scenario.
 pub(crate) struct ScenarioPlan {
     name: String,
-    weight: u64,
+    pub(crate) weight: u64,
     /// The series of its iterations; those of its requests follow in order.
     pub(crate) series: usize,
     pub(crate) requests: Vec<RequestPlan>,
@@ -193,7 +191,6 @@ impl Script {
             .collect::<Result<_, _>>()?;
         let slots = compiler.slots.len();
         let script = Self {
-            total_weight: scenarios.iter().map(|scenario| scenario.weight).sum(),
             tls: tls::config(options.tls.insecure_skip_verify, ca.as_deref())?,
             guard: Guard::new(plan.targets.clone()),
             timeout: engine.timeout,
@@ -230,19 +227,6 @@ impl Script {
             names.map(|name| (scenario.name.clone(), name))
         });
         names.collect()
-    }
-
-    pub(crate) fn pick(&self, rng: &Rng) -> usize {
-        if self.scenarios.len() == 1 {
-            return 0;
-        }
-        let mut drawn = rng.below(self.total_weight);
-        let chosen = self.scenarios.iter().position(|scenario| {
-            let hit = drawn < scenario.weight;
-            drawn = drawn.wrapping_sub(scenario.weight);
-            hit
-        });
-        chosen.unwrap_or(0)
     }
 }
 

@@ -204,3 +204,24 @@ fn smoke_is_one_iteration_of_each_scenario_and_judges_nothing() {
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(nginx.stop().len(), 1);
 }
+
+#[test]
+fn smoke_plays_each_of_several_scenarios_once_whatever_their_weights() {
+    let dir = TempDir::new().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"), OK);
+    let work = dir.path().join("work");
+    std::fs::create_dir(&work).unwrap();
+    plan(&work, &nginx.url(), "/", LONG, "{http_req_failed: [rate<1%]}");
+    let file = work.join("hello.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let scenarios = "scenarios: [{name: often, weight: 99, requests: [{name: a, get: /a}]}, {name: rarely, requests: [{name: b, get: /b}]}, \
+                     {name: also, weight: 7, requests: [{name: c, get: /c}]}]";
+    let edited = text.replace("requests: [{name: home, get: /}]", scenarios);
+    assert_ne!(text, edited);
+    std::fs::write(&file, edited).unwrap();
+    let done = muster(&work, &["run", "hello", "--smoke"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let mut lines = nginx.stop();
+    lines.sort();
+    assert_eq!(lines, ["200 GET /a", "200 GET /b", "200 GET /c"]);
+}
