@@ -1,5 +1,6 @@
 //! The dead-man's switch: notices that nobody has been heard for too long, on a thread of its own that no load can starve (promise 41).
 
+use muster_core::model::unit::EXIT_ORPHANED;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, Thread};
@@ -10,8 +11,6 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_millis(250);
 /// What the process gets to end by itself once the switch fired: ramp-down, abort and spool drain with some room. Then it is ended.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(60);
-/// Exit code of a worker that ended because it had lost its owner.
-pub const EXIT_ORPHANED: u8 = 4;
 
 /// The switch. Dropped: disarmed.
 #[derive(Debug)]

@@ -8,7 +8,6 @@ mod uplink;
 mod usage;
 
 pub use crate::bus::dial::{Address, Dial};
-pub use deadman::EXIT_ORPHANED;
 
 use crate::bus::direct::DirectProducer;
 use assignment::{Board, Keeper, Stage};
@@ -16,7 +15,7 @@ use deadman::Deadman;
 use muster_core::base::chain::chain;
 use muster_core::model::id::WorkerId;
 use muster_core::model::key::Key;
-use muster_core::model::unit::UnitName;
+use muster_core::model::unit::{EXIT_ORPHANED, UnitName};
 use session::{Identity, Session};
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -10,6 +10,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// Exit code of a worker that ended because it had lost its owner: nothing but an owner is to start it again.
+pub const EXIT_ORPHANED: u8 = 4;
+
 /// A unit's name: `project.kind.name.ordinal`, lower case, deterministic, so that a repeated create is an adoption.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

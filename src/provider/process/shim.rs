@@ -12,7 +12,7 @@ use super::record::{Folder, Sheet, State};
 use super::wake::Waker;
 use crate::runtime::clock::Clock;
 use muster_core::base::backoff::Backoff;
-use muster_core::model::unit::UnitState;
+use muster_core::model::unit::{EXIT_ORPHANED, UnitState, UnitWork};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -193,7 +193,9 @@ impl Shim {
                 return self.stop();
             }
             self.waker.clear();
-            self.reap()?;
+            if self.reap()? {
+                return Ok(());
+            }
             self.listen_to_probe();
             self.act()?;
             self.save();
@@ -244,11 +246,11 @@ impl Shim {
         Ok(())
     }
 
-    /// Takes every dead descendant; the unit's own end has consequences.
-    fn reap(&mut self) -> io::Result<()> {
+    /// Takes every dead descendant; the unit's own end has consequences. True: nothing is to start it again.
+    fn reap(&mut self) -> io::Result<bool> {
         loop {
             let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(false),
                 Ok(status) => status,
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(errno.into()),
@@ -257,9 +259,27 @@ impl Shim {
                 continue;
             };
             if status.pid() == Some(Pid::from_raw(child.pid)) {
+                if self.is_orphan(status) {
+                    self.end_for_good();
+                    return Ok(true);
+                }
                 self.ended(how(status), since);
             }
         }
+    }
+
+    /// A worker that nobody owns would only come back to be orphaned again; a daemon that returns replaces what has exited.
+    fn is_orphan(&self, status: WaitStatus) -> bool {
+        let is_worker = matches!(self.sheet.spec.work, UnitWork::Worker { .. });
+        is_worker && matches!(status, WaitStatus::Exited(_, code) if code == i32::from(EXIT_ORPHANED))
+    }
+
+    fn end_for_good(&mut self) {
+        let reason = "it had lost its owner".to_owned();
+        self.log.note(&format!("{reason}; is not started again"));
+        self.marks().kill(Instant::now() + KILL_DEADLINE).ok();
+        self.state.child = None;
+        self.enter(UnitState::Exited { reason });
     }
 
     fn ended(&mut self, reason: String, since: Instant) {
