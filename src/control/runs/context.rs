@@ -90,10 +90,16 @@ impl Context {
 
     /// Writes a line of the event log, if the database answers; losing one is no reason to hold up a run.
     pub async fn log(&self, severity: Severity, reason: &str, message: String) {
+        self.log_about(format!("run/{}", self.run()), severity, reason, message)
+            .await;
+    }
+
+    /// The same about something else than the run.
+    pub async fn log_about(&self, about: String, severity: Severity, reason: &str, message: String) {
         let event = LogEvent {
             at: self.now(),
             project: Some(self.identity.plan.project.clone()),
-            about: format!("run/{}", self.run()),
+            about,
             severity,
             reason: reason.to_owned(),
             message,

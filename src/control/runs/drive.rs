@@ -151,6 +151,12 @@ impl Driver {
         if old.stage() != state.stage() {
             self.announce(&state, event);
         }
+        if old.position == Position::Reporting && *event != Event::Reported {
+            tracing::error!(run = %context.run(), "report of a run could not be kept: the run is finished without one");
+        }
+        if *event == Event::PlanChanged {
+            self.announce_change(&state);
+        }
     }
 
     fn fill_row(&mut self, state: &RunState) {
@@ -264,6 +270,24 @@ impl Driver {
         if !same && !self.context.state.borrow().plan_changed {
             self.on(&Event::PlanChanged, newest);
         }
+    }
+
+    /// Says what a commit that changed the plan did to the run, on both (promise 46).
+    fn announce_change(&self, state: &RunState) {
+        let context = Arc::clone(&self.context);
+        let run = context.run();
+        let what = if state.plan_changed {
+            format!("a commit changed the plan; run {run} finishes as it began")
+        } else {
+            format!("a commit changed the plan; run {run} is aborted")
+        };
+        tracing::info!(run = %run, plan = %context.identity.plan, "{what}");
+        let shared = Arc::clone(&context.shared);
+        shared.tasks.spawn(async move {
+            let plan = context.identity.plan.to_string();
+            context.log(Severity::Normal, "PlanChanged", what.clone()).await;
+            context.log_about(plan, Severity::Normal, "PlanChanged", what).await;
+        });
     }
 
     fn announce(&self, state: &RunState, event: &Event) {

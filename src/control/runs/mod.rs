@@ -31,11 +31,12 @@ use jiff::Timestamp;
 use muster_core::lifecycle::event::Event;
 use muster_core::lifecycle::state::RunState;
 use muster_core::model::id::{RunId, WorkerId};
+use muster_core::model::key::Key;
 use muster_core::model::run::{RunIdentity, Trigger, TriggerKind};
 use muster_core::topology::PoolDemand;
 use pinned::Pinned;
 use start::{Load, check_environment, resolve};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,6 +89,7 @@ struct Shared {
 }
 
 struct Active {
+    plan: Key,
     events: mpsc::Sender<Event>,
     live: watch::Receiver<LiveView>,
     load: Load,
@@ -281,6 +283,7 @@ impl Runs {
         let view = LiveView::new(id, &state, &plan, &pinned.plan);
         let (live, watcher) = watch::channel(view);
         let active = Active {
+            plan: row.identity.plan.clone(),
             events: events.clone(),
             live: watcher,
             load: Load::of(&pinned),
@@ -313,9 +316,10 @@ impl Runs {
         self.shared.active().get(&run).map(|active| active.live.clone())
     }
 
-    /// All runs that are active here.
-    pub fn active(&self) -> BTreeSet<RunId> {
-        self.shared.active().keys().copied().collect()
+    /// All runs that are active here, with their plans; known without the database (promise 47).
+    pub fn active(&self) -> BTreeMap<RunId, Key> {
+        let active = self.shared.active();
+        active.iter().map(|(run, active)| (*run, active.plan.clone())).collect()
     }
 
     /// Ends a run; iterations in flight may finish.

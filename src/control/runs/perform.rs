@@ -9,6 +9,7 @@ use crate::control::fleet::{FleetError, StopMode as FleetStop};
 use crate::store::StoreError;
 use crate::store::rows::SessionRow;
 use muster_core::base::chain::chain;
+use muster_core::base::units::format_duration;
 use muster_core::lifecycle::deadline::ADVANCE_LEAD;
 use muster_core::lifecycle::event::{Effect, Event, StopMode, Word};
 use muster_core::lifecycle::state::RunState;
@@ -17,6 +18,7 @@ use muster_core::measure::validity::{SessionState, completeness};
 use muster_core::measure::verdict::{Circumstances, verdict};
 use muster_core::model::id::WorkerId;
 use muster_core::model::run::{EndingKind, Severity};
+use muster_core::model::unit::ObservedUnit;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,8 @@ use tokio::time::Instant;
 const RETRY: Duration = Duration::from_millis(500);
 /// How often stored sessions are looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// So long before workers must be there it is said why they are not; two looks, so that one falls into it.
+const LAST_LOOK: Duration = LOOK.saturating_mul(2);
 /// How often the judge looks: the grain of what is measured.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
 /// A judge that saw no numbers for so long ends the run (promise 44).
@@ -122,8 +126,44 @@ async fn claim(context: &Context, wanted: u32) {
         if let Some(set) = set {
             return context.tell(Event::Claimed(set)).await;
         }
+        let left = context.state().deadline.duration_since(context.now());
+        if Duration::try_from(left).unwrap_or_default() <= LAST_LOOK {
+            let free = views.len().min(wanted);
+            return context.tell(Event::NoWorkers(shortage(context, free).await)).await;
+        }
         context.sleep(LOOK).await;
     }
+}
+
+/// Why there are too few workers: what is known of the pool's units, if it can be had at once.
+async fn shortage(context: &Context, free: usize) -> String {
+    let pool = &context.pinned.pool;
+    let count = format!(
+        "{free} of {} workers of {pool} were ready within {}",
+        context.plan.workers,
+        format_duration(context.plan.ready_timeout)
+    );
+    match trouble(context).await {
+        Some(trouble) => format!("{count}: {trouble}"),
+        None => count,
+    }
+}
+
+async fn trouble(context: &Context) -> Option<String> {
+    let (world, pool) = (&context.shared.parts.world, &context.pinned.pool);
+    let called: Vec<_> = context.shared.parts.fleet.workers();
+    let units = world.units(pool);
+    let has_called = |unit: &ObservedUnit| called.iter().any(|view| view.unit.as_ref() == Some(&unit.name));
+    if let Some(unit) = units.iter().find(|unit| !has_called(unit)) {
+        let (name, state) = (&unit.name, unit.state.as_str());
+        let hint = format!("`muster logs unit/{name}` shows its output");
+        return Some(match unit.state.reason() {
+            Some(reason) => format!("{name} is {state}: {reason}; {hint}"),
+            None => format!("{name} is {state} and has not called; {hint}"),
+        });
+    }
+    let ready = tokio::time::timeout(LAST_LOOK / 2, world.check_ready(pool)).await;
+    ready.ok()?.err().filter(|_| units.is_empty())
 }
 
 async fn prepare(context: &Context) {
@@ -304,7 +344,12 @@ pub(super) async fn judged(context: &Context) -> Result<Arc<Judged>, StoreError>
             dropped: row.dropped,
         })
         .collect();
-    let workers = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+    // Where load began, a worker of which nothing is stored is missing whole.
+    let workers = if state.started.is_empty() {
+        u32::try_from(rows.len()).unwrap_or(u32::MAX)
+    } else {
+        context.plan.workers
+    };
     let seconds = numbers.view.newest().map_or(0, |second| second + 1);
     let outcome = numbers.judge.finish(&numbers.view);
     let completeness = completeness(&rows, workers, seconds);

@@ -10,7 +10,7 @@ use muster_core::model::id::{Digest, Name};
 use muster_core::model::key::Key;
 use muster_core::model::observed::{HealthState, SyncState};
 use muster_core::model::policy::Policy;
-use muster_core::model::unit::UnitState;
+use muster_core::model::unit::{ObservedUnit, UnitState};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -28,6 +28,9 @@ pub trait World: Send + Sync {
     /// # Errors
     /// Why not.
     async fn check_ready(&self, key: &Key) -> Result<(), String>;
+
+    /// The units of a resource as they were seen last.
+    fn units(&self, owner: &Key) -> Vec<ObservedUnit>;
 
     /// `host:port` of the ready replicas of a service.
     fn replicas(&self, service: &Key, port: &Name) -> Vec<String>;
@@ -80,9 +83,15 @@ impl World for DaemonWorld {
         }
     }
 
+    fn units(&self, owner: &Key) -> Vec<ObservedUnit> {
+        let mut units = self.reconciler.units();
+        units.retain(|unit| unit.owner == *owner);
+        units
+    }
+
     fn replicas(&self, service: &Key, port: &Name) -> Vec<String> {
-        let units = self.reconciler.units().into_iter();
-        let ready = units.filter(|unit| unit.owner == *service && unit.state == UnitState::Ready);
+        let units = self.units(service).into_iter();
+        let ready = units.filter(|unit| unit.state == UnitState::Ready);
         // Providers of this build start units on the daemon's own host only.
         ready
             .filter_map(|unit| {

@@ -16,6 +16,7 @@ use muster_core::model::load::{Engine, Executor, Phase, PhaseWork, SyntheticEngi
 use muster_core::model::plan::{OnChange, PlanLimits, Target, TestPlan, Validity};
 use muster_core::model::policy::Policy;
 use muster_core::model::resource::{Annotations, Meta, Origin, Resource, Spec};
+use muster_core::model::unit::ObservedUnit;
 use muster_core::topology::local_pool;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -133,6 +134,10 @@ impl World for FakeWorld {
 
     async fn check_ready(&self, _: &Key) -> Result<(), String> {
         Err("it is not there".to_owned())
+    }
+
+    fn units(&self, _: &Key) -> Vec<ObservedUnit> {
+        Vec::new()
     }
 
     fn replicas(&self, _: &Key, _: &Name) -> Vec<String> {
