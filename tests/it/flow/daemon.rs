@@ -24,12 +24,27 @@ impl World {
     }
 
     pub fn settings(&self) -> String {
+        self.settings_on(&format!("sqlite://{}/state/muster.db", self.dir.path().display()))
+    }
+
+    /// With this store.
+    pub fn settings_on(&self, store: &str) -> String {
         format!(
-            "source: {{url: \"{}\", branch: main, path: plans, interval: 1s}}\nstore: {{url: \"sqlite://{}/state/muster.db\"}}\n\
+            "source: {{url: \"{}\", branch: main, path: plans, interval: 1s}}\nstore: {{url: \"{store}\"}}\n\
              process: {{enabled: true}}\n",
             self.repo.url(),
-            self.dir.path().display()
         )
+    }
+
+    /// With these plans alone.
+    pub fn of(files: &[(&str, &str)]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let repo = Repo::new(&dir.path().join("repo"));
+        for (path, text) in files {
+            repo.write(&format!("plans/{path}"), text);
+        }
+        repo.commit("plans");
+        Self { dir, repo }
     }
 
     pub fn serve(&self) -> Daemon {

@@ -2,7 +2,9 @@
 
 mod counts;
 mod daemon;
+mod database;
 mod examples;
 mod fleet;
 mod foreground;
+mod steering;
 mod survival;

@@ -86,6 +86,7 @@ impl Daemon {
             .open(dir.join("daemon.log"))
             .unwrap();
         let child = command(dir, &["serve", "--config", "muster.yaml"])
+            .env("MUSTER_STATE_DIR", dir.join("state"))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
