@@ -5,13 +5,14 @@ use super::output::{self, Tone, paint};
 use anyhow::{Result, bail};
 use clap::Args;
 use muster_core::model::key::Kind;
+use muster_core::spec::code::Code;
 use muster_core::spec::explain::{Explanation, explain};
 use std::collections::BTreeSet;
 
-/// What a kind or a field means: `muster explain testplan.spec.phases`.
+/// What a kind, a field or an error code means: `muster explain testplan.spec.phases`, `muster explain M0301`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// KIND or KIND.field.field.
+    /// KIND, KIND.field.field or a code.
     #[arg(value_name = "KIND.field")]
     path: String,
 }
@@ -21,6 +22,17 @@ pub struct ExplainArgs {
 /// # Errors
 /// When there is no such field; what there is one step up stands in the text.
 pub fn run(args: &ExplainArgs) -> Result<Exit> {
+    if let Some(code) = Code::ALL
+        .iter()
+        .find(|code| code.to_string().eq_ignore_ascii_case(&args.path))
+    {
+        output::data(&format!(
+            "{}  {}",
+            paint(&code.to_string(), Tone::Strong, output::stdout_color()),
+            code.about()
+        ));
+        return Ok(Exit::Done);
+    }
     match explain(&args.path) {
         Some(explanation) => {
             output::data(&text(&explanation));

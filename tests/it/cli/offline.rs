@@ -94,6 +94,8 @@ fn explain_answers_from_the_schema() {
     let dir = TempDir::new().unwrap();
     let done = muster_ok(dir.path(), &["explain", "testplan.spec.phases"]);
     assert!(done.stdout.contains("executor"), "{}", done.stdout);
+    let code = muster_ok(dir.path(), &["explain", "M0301"]).stdout;
+    assert!(code.starts_with("M0301  "), "{code}");
     let wrong = muster(dir.path(), &["explain", "testplan.spec.fases"]);
     assert_eq!(wrong.code, 1);
     assert!(wrong.stderr.contains("phases"), "{}", wrong.stderr);
