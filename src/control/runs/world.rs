@@ -73,6 +73,15 @@ impl World for DaemonWorld {
             .into_iter()
             .find(|(of, _)| of == key)
             .ok_or("it was not looked at yet")?;
+        // A status of an older commit says nothing of what the newest one wants.
+        let published = self.reconciler.published().borrow().clone();
+        let wanted = published.and_then(|published| published.projects.get(&key.project)?.good.clone());
+        if status.applied_revision != wanted {
+            let short = wanted
+                .as_ref()
+                .map_or("the newest revision", |revision| revision.short());
+            return Err(format!("{short} is not applied to it yet"));
+        }
         match (status.sync, status.health) {
             (SyncState::Synced, HealthState::Healthy) => Ok(()),
             (sync, health) => {
