@@ -46,10 +46,9 @@ impl Caller {
     /// Forbidden, with the role that would do.
     pub fn require(&self, role: Role, project: Option<&Name>) -> Result<(), ApiError> {
         if self.role < role {
-            return Err(ApiError::forbidden(format!(
-                "token {} is {:?}; this needs {role:?}",
-                self.name, self.role
-            )));
+            let (own, needed) = (role_word(self.role), role_word(role));
+            let message = format!("token {} is {own}; this needs {needed}", self.name);
+            return Err(ApiError::forbidden(message).hint(format!("use a token whose role is {needed}")));
         }
         let inside = match (&self.projects, project) {
             (None, _) => true,
@@ -59,10 +58,10 @@ impl Caller {
         if inside {
             Ok(())
         } else {
-            Err(ApiError::forbidden(format!(
-                "token {} is not for this project",
-                self.name
-            )))
+            let wanted = project.map_or("all projects".to_owned(), |project| format!("project {project}"));
+            let own: Vec<&str> = self.projects.iter().flatten().map(Name::as_str).collect();
+            let message = format!("token {} is for {}; this concerns {wanted}", self.name, own.join(", "));
+            Err(ApiError::forbidden(message).hint(format!("use a token for {wanted}")))
         }
     }
 
@@ -78,27 +77,40 @@ impl Auth {
         Self { tokens }
     }
 
-    /// Finds out who asks.
+    /// Without tokens the API is on loopback; a page in a browser on the same machine, whose name was made to resolve to
+    /// loopback (DNS rebinding), is kept out by its `Host`.
     ///
-    /// Without tokens the API is on loopback; a page in a browser on the same machine is kept out by its `Host` (DNS
-    /// rebinding) and by JSON bodies, which a form cannot send.
+    /// # Errors
+    /// Forbidden, for another host's name.
+    pub fn own_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
+        if !self.tokens.is_empty() || is_loopback(host) {
+            return Ok(());
+        }
+        Err(
+            ApiError::forbidden("without tokens the API answers only to this host's own names")
+                .hint("ask for 127.0.0.1 or localhost, or configure `tokens`"),
+        )
+    }
+
+    /// Finds out who asks. Without tokens, a form of a page in a browser on the same machine is kept out by JSON bodies, which
+    /// a form cannot send.
     ///
     /// # Errors
     /// Unauthorized or forbidden.
     pub fn caller(&self, method: &Method, headers: &HeaderMap, now: Timestamp) -> Result<Caller, ApiError> {
         if self.tokens.is_empty() {
-            let host = headers
-                .get(header::HOST)
-                .and_then(|host| host.to_str().ok())
-                .unwrap_or_default();
+            self.own_host(headers)?;
             let json = headers
                 .get(header::CONTENT_TYPE)
                 .and_then(|kind| kind.to_str().ok())
                 .is_some_and(|kind| kind.starts_with("application/json"));
-            if !is_loopback(host) || (method == Method::POST && !json) {
-                return Err(ApiError::forbidden(
-                    "without tokens the API answers only to its own host, and takes only JSON",
-                ));
+            if method == Method::POST && !json {
+                return Err(ApiError::forbidden("without tokens the API takes only JSON")
+                    .hint("send `Content-Type: application/json`"));
             }
             return Ok(Caller {
                 name: "local".to_owned(),
@@ -127,6 +139,15 @@ impl Auth {
             role: token.role,
             projects: token.projects.clone(),
         })
+    }
+}
+
+/// As the settings write it.
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewer",
+        Role::Operator => "operator",
+        Role::Admin => "admin",
     }
 }
 

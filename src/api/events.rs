@@ -3,10 +3,10 @@
 use super::ApiState;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::extract::{Json, Query};
 use super::views;
 use crate::store::rows::EventFilter;
-use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;

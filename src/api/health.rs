@@ -2,7 +2,7 @@
 
 use super::ApiState;
 use super::error::ApiError;
-use axum::Json;
+use super::extract::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 

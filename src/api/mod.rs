@@ -3,6 +3,7 @@
 pub mod auth;
 mod error;
 mod events;
+mod extract;
 mod health;
 mod plans;
 mod runs;
@@ -17,9 +18,11 @@ use crate::store::Stores;
 use auth::{Auth, Caller};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{DefaultBodyLimit, FromRequestParts};
-use axum::http::Request;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
 use axum::http::request::Parts;
+use axum::http::{Method, Request, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::routing::{get, post};
 use error::ApiError;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -108,9 +111,27 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/runs/{id}/report", get(runs::report))
         .route("/api/v1/runs/{id}/rerun", post(runs::rerun))
         .route("/api/v1/runs/{id}/{action}", post(runs::act))
-        .fallback(|| async { ApiError::not_found("there is no such path") })
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn_with_state(state.clone(), own_host))
         .with_state(state)
+}
+
+/// Before anything else: without tokens only this host's own names are answered to, whatever the path.
+async fn own_host(State(state): State<ApiState>, request: Request<Body>, next: Next) -> Result<Response, ApiError> {
+    state.auth.own_host(request.headers())?;
+    Ok(next.run(request).await)
+}
+
+async fn no_such_path(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is no path {}", uri.path())).hint("every path of the API begins with /api/v1/")
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+    let message = format!("{} does not take {method}", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+        .hint("read with GET, act with POST; `Allow` names what it takes")
 }
 
 /// Serves until `stop` resolves; open requests then get a bounded time to finish.

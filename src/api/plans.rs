@@ -3,11 +3,12 @@
 use super::ApiState;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::extract::{Json, Path, Query};
 use super::views;
 use crate::store::rows::Overlay;
-use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use jiff::Timestamp;
+use muster_core::base::units::counted;
 use muster_core::model::id::{Name, Revision};
 use muster_core::model::key::{Key, Kind};
 use muster_core::model::observed::DeletionApproval;
@@ -88,7 +89,8 @@ pub async fn projects(State(state): State<ApiState>, caller: Caller) -> Result<J
         .iter()
         .filter(|row| caller.sees(&row.project))
         .map(|row| {
-            let errors = row.diagnostics.as_array().map_or(0, Vec::len);
+            let errors = row.diagnostics.as_array().into_iter().flatten();
+            let errors = errors.filter(|found| found["severity"] != "warning").count();
             json!({
                 "project": row.project,
                 "ready": row.good_revision.as_ref() == Some(&row.observed_revision),
@@ -96,11 +98,12 @@ pub async fn projects(State(state): State<ApiState>, caller: Caller) -> Result<J
                 "observed": row.observed_revision,
                 "resources": row.resources.as_array().map_or(0, Vec::len),
                 "diagnostics": row.diagnostics,
-                "message": if errors == 0 { Value::Null } else { json!(format!("{errors} errors in {}", row.observed_revision.short())) },
+                "message": if errors == 0 { Value::Null } else { json!(format!("{} in {}", counted(errors, "error"), row.observed_revision.short())) },
             })
         })
         .collect();
-    Ok(Json(json!({"formatVersion": 1, "items": items})))
+    let source = state.live.as_ref().map(|live| views::source(&live.reconciler.source()));
+    Ok(Json(json!({"formatVersion": 1, "items": items, "source": source})))
 }
 
 /// Every unit, as its provider reported it last.
@@ -128,9 +131,9 @@ pub async fn logs(
     Path(name): Path<String>,
     Query(query): Query<LogQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let name: UnitName = name
-        .parse()
-        .map_err(|_| ApiError::bad_request(format!("`{name}` is not a unit's name")))?;
+    let name: UnitName = name.parse().map_err(|_| {
+        ApiError::bad_request(format!("`{name}` is not a unit's name")).hint("`muster get units` lists them")
+    })?;
     let live = state.live()?;
     let missing = || ApiError::not_found(format!("there is no unit {name}")).hint("`muster get units` lists them");
     let unit = live
@@ -269,5 +272,7 @@ fn plan_of(state: &ApiState, caller: &Caller, (project, name): (String, String))
 }
 
 fn kind(word: &str) -> Result<Kind, ApiError> {
-    Kind::parse(word).ok_or_else(|| ApiError::bad_request(format!("`{word}` is not a kind")))
+    let known = || Kind::ALL.map(Kind::as_str).join(", ");
+    Kind::parse(word)
+        .ok_or_else(|| ApiError::bad_request(format!("`{word}` is not a kind")).hint(format!("kinds are {}", known())))
 }

@@ -3,11 +3,11 @@
 use super::ApiState;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::extract::{Json, Path, Query};
 use super::views;
-use crate::control::runs::{Blocked, Runs, StartRequest};
+use crate::control::runs::{Blocked, GIT, Runs, StartRequest};
 use crate::store::rows::{RunFilter, RunRow};
-use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use muster_core::model::id::{Name, RunId};
 use muster_core::model::key::{Key, Kind};
@@ -19,10 +19,12 @@ use std::time::Duration;
 
 /// Longest an answer is held back.
 const WAIT_MAX_S: u64 = 30;
-/// Last digits that name a run.
-const SHORT_ID_MIN: usize = 4;
 /// Runs looked at to find one by its last digits.
 const SHORT_ID_RUNS: u32 = 1_000;
+/// Fewer digits would name another run tomorrow.
+const SHORT_ID_MIN: usize = 4;
+/// Runs in one answer.
+const LIMIT_MAX: u32 = 10_000;
 
 /// Which runs.
 #[derive(Debug, Deserialize)]
@@ -47,7 +49,7 @@ pub async fn list(
         plan,
         project: query.project,
         active: query.active,
-        limit: query.limit,
+        limit: query.limit.min(LIMIT_MAX),
     };
     let rows = state.stores.ledger.runs(&filter).await?;
     let items: Vec<Value> = rows
@@ -218,7 +220,26 @@ pub async fn report(
 }
 
 fn blocked(blocked: Blocked) -> ApiError {
-    ApiError::conflict("Blocked", blocked.to_string())
+    let message = blocked.to_string();
+    match blocked {
+        Blocked::UnknownPlan(_) => ApiError::not_found(message).hint("`muster get plans` lists them"),
+        Blocked::UnknownRun(_) => ApiError::not_found(message).hint("`muster get runs` lists them"),
+        Blocked::Scale(_) => ApiError::bad_request(message),
+        Blocked::Store(error) => error.into(),
+        Blocked::NotRead | Blocked::ShuttingDown => ApiError::unavailable(message),
+        Blocked::Suspended { by, .. } if by == GIT => {
+            ApiError::conflict("Blocked", message).hint("remove `suspend` from the plan and commit")
+        }
+        Blocked::Suspended { plan, .. } => ApiError::conflict("Blocked", message)
+            .hint(format!("`muster resume plan/{}/{}` clears it", plan.project, plan.name)),
+        Blocked::Project { .. }
+        | Blocked::NotReady { .. }
+        | Blocked::NotEnoughWorkers { .. }
+        | Blocked::Limit { .. }
+        | Blocked::Target(_)
+        | Blocked::Content(_)
+        | Blocked::Format(_) => ApiError::conflict("Blocked", message),
+    }
 }
 
 fn plan_key(text: &str) -> Result<Key, ApiError> {
@@ -239,8 +260,13 @@ async fn find(state: &ApiState, caller: &Caller, id: &str) -> Result<RunRow, Api
     let missing = || ApiError::not_found(format!("there is no run {id}")).hint("`muster get runs` lists them");
     let row = match id.parse::<RunId>() {
         Ok(id) => state.stores.ledger.run(id).await?.ok_or_else(missing)?,
+        Err(_) if !id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') => {
+            return Err(ApiError::bad_request(format!("`{id}` is not a run's id"))
+                .hint("`muster get runs` lists them; the last digits are enough"));
+        }
         Err(_) if id.len() < SHORT_ID_MIN => {
-            return Err(ApiError::bad_request(format!("`{id}` is too short for a run's id")));
+            return Err(ApiError::bad_request(format!("`{id}` is too short for a run's id"))
+                .hint(format!("give at least its last {SHORT_ID_MIN} digits")));
         }
         Err(_) => {
             let filter = RunFilter {
@@ -248,7 +274,7 @@ async fn find(state: &ApiState, caller: &Caller, id: &str) -> Result<RunRow, Api
                 ..RunFilter::default()
             };
             let mut found = state.stores.ledger.runs(&filter).await?;
-            found.retain(|row| row.identity.id.to_string().ends_with(id));
+            found.retain(|row| row.identity.id.to_string().ends_with(id) && caller.sees(&row.identity.plan.project));
             match found.len() {
                 0 => return Err(missing()),
                 1 => found.remove(0),

@@ -1,6 +1,7 @@
 //! What the API shows of rows and resources, as JSON. The command line shows the same where it reads a store itself.
 
 use crate::control::fleet::WorkerView;
+use crate::control::sync::SourceState;
 use crate::store::rows::{EventRow, RunRow};
 use muster_core::model::observed::{ConditionStatus, ResourceStatus};
 use muster_core::model::resource::Resource;
@@ -38,6 +39,17 @@ pub fn event(row: &EventRow) -> Value {
         "reason": row.event.reason,
         "message": row.event.message,
     })
+}
+
+/// How the source is doing, as `get projects` shows it.
+pub fn source(state: &SourceState) -> Value {
+    match state {
+        SourceState::Unasked => json!({"state": "Unasked"}),
+        SourceState::Ready => json!({"state": "Ready"}),
+        SourceState::Failing { reason, message, since } => {
+            json!({"state": "Failing", "reason": reason.as_str(), "message": message, "since": since})
+        }
+    }
 }
 
 /// A unit as `get units` shows it.

@@ -7,6 +7,7 @@ use super::reader::Reader;
 use super::text::{age, short_id, word};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use muster_core::spec::hint::did_you_mean;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -42,6 +43,18 @@ enum List {
     Projects,
 }
 
+/// What can be listed, as people write it.
+const KNOWN: [&str; 8] = [
+    "plans",
+    "runs",
+    "units",
+    "environments",
+    "pools",
+    "services",
+    "projects",
+    "workers",
+];
+
 /// How often `-w` looks; the answers come from the daemon's memory.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -60,6 +73,19 @@ fn list_of(word: &str) -> Option<List> {
 }
 
 impl List {
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Resources("TestPlan") => "plans",
+            Self::Resources("Environment") => "environments",
+            Self::Resources("WorkerPool") => "pools",
+            Self::Resources(_) => "services",
+            Self::Runs => "runs",
+            Self::Units => "units",
+            Self::Workers => "workers",
+            Self::Projects => "projects",
+        }
+    }
+
     fn path(self) -> String {
         match self {
             Self::Resources(kind) => format!("/api/v1/resources?kind={kind}"),
@@ -79,8 +105,11 @@ pub async fn run(args: &GetArgs, global: &Global) -> Result<Exit> {
     let mut lists = Vec::new();
     for kind in args.kinds.iter().flat_map(|kinds| kinds.split(',')) {
         let Some(list) = list_of(kind) else {
+            let guess = did_you_mean(&kind.to_ascii_lowercase(), KNOWN).map(|guess| format!("; {guess}"));
             bail!(
-                "`{kind}` cannot be listed; known: plans, runs, units, environments, pools, services, projects, workers"
+                "`{kind}` cannot be listed{}\n  hint: known are {}",
+                guess.unwrap_or_default(),
+                KNOWN.join(", ")
             );
         };
         lists.push(list);
@@ -93,6 +122,7 @@ pub async fn run(args: &GetArgs, global: &Global) -> Result<Exit> {
             all.push(reader.get(&list.path()).await?);
         }
         if before.as_ref() != Some(&all) {
+            tell_of_source(&lists, &all);
             print(&lists, &all, args.output);
             before = Some(all);
         }
@@ -100,6 +130,25 @@ pub async fn run(args: &GetArgs, global: &Global) -> Result<Exit> {
             return Ok(Exit::Done);
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+/// A table of projects says how they stood; that nothing newer can be read belongs beside it.
+fn tell_of_source(lists: &[List], answers: &[Value]) {
+    for (_, answer) in lists
+        .iter()
+        .zip(answers)
+        .filter(|(list, _)| matches!(list, List::Projects))
+    {
+        let source = &answer["source"];
+        if source["state"] == "Failing" {
+            output::warning(&format!(
+                "the source cannot be read for {} ({}): {}; the last good state stays",
+                age(&source["since"], None),
+                word(&source["reason"]),
+                word(&source["message"])
+            ));
+        }
     }
 }
 
@@ -128,7 +177,13 @@ fn print(lists: &[List], answers: &[Value], format: Format) {
             }
         })
         .collect();
-    output::data(&texts.join("\n"));
+    for (list, _) in lists.iter().zip(&texts).filter(|(_, text)| text.is_empty()) {
+        output::progress(&format!("no {} found", list.plural()));
+    }
+    let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+    if !texts.is_empty() {
+        output::data(&texts.join("\n"));
+    }
 }
 
 fn names(list: List, items: &[&Value]) -> String {
@@ -149,7 +204,7 @@ fn names(list: List, items: &[&Value]) -> String {
 
 fn table(list: List, items: &[&Value], wide: bool) -> String {
     if items.is_empty() {
-        return "nothing there\n".to_owned();
+        return String::new();
     }
     let many = items
         .iter()

@@ -65,6 +65,12 @@ pub fn error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{label}: {text}");
 }
 
+/// Tells a person what they should know beside the data, `-q` or not.
+pub fn warning(text: &str) {
+    let label = paint("warning", Tone::Warn, stderr_color());
+    let _ = writeln!(std::io::stderr().lock(), "{label}: {text}");
+}
+
 /// Shows what is wrong with a plan, already laid out.
 pub fn diagnostic(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");

@@ -7,7 +7,7 @@ use super::observe::{self, Observer};
 use super::providers::{ProviderFactory, Providers};
 use super::queue::Queue;
 use super::status::{Basis, StatusWriter, derive};
-use super::sync::{Published, SyncHandle};
+use super::sync::{Published, SourceState, SyncHandle};
 use crate::provider::ProviderError;
 use crate::runtime::clock::Clock;
 use crate::runtime::secrets::Secrets;
@@ -118,6 +118,11 @@ impl ReconcilerHandle {
         self.shared.deps.sync.published.clone()
     }
 
+    /// How the source is doing.
+    pub fn source(&self) -> SourceState {
+        self.shared.deps.sync.state.borrow().clone()
+    }
+
     /// What was there at the last complete look, as it changes.
     pub fn observed(&self) -> watch::Receiver<Option<Arc<Observed>>> {
         self.shared.observed.subscribe()
@@ -220,13 +225,17 @@ impl Reconciler {
     /// Runs until cancelled; changes in flight then get a bounded grace, and units stay (promise 24).
     pub async fn run(mut self, cancel: CancellationToken) {
         while !cancel.is_cancelled() {
-            let next = match self.pass().await {
+            let begun = self.now();
+            let pass = self.pass().await;
+            metrics::histogram!("muster_reconcile_pass_seconds").record(self.now() - begun);
+            let next = match pass {
                 Ok(next) => {
                     self.blind = 0;
                     next
                 }
                 Err(error) => {
                     self.blind = self.blind.saturating_add(1);
+                    metrics::counter!("muster_reconcile_blind_total").increment(1);
                     tracing::warn!(error = chain(&error), "the ledger does not answer; nothing is decided");
                     self.now() + Backoff::RECONCILE.delay(self.blind, super::jitter()).min(RESYNC)
                 }
@@ -329,7 +338,9 @@ impl Reconciler {
             now: changeset.at,
         };
         let statuses = derive(&basis, self.statuses.written());
-        self.statuses.write(statuses).await
+        self.statuses.write(statuses).await?;
+        self.statuses.measure(changeset.at);
+        Ok(())
     }
 
     /// Starts every change that is due and that neither runs nor waits out a failure, each in a task of its own.

@@ -6,8 +6,9 @@ use super::sync::{ProjectState, Published};
 use crate::store::rows::Overlay;
 use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
+use muster_core::base::units::counted;
 use muster_core::diff::{Action, Change, Changeset};
-use muster_core::model::key::Key;
+use muster_core::model::key::{Key, Kind};
 use muster_core::model::observed::{
     Condition, ConditionStatus, HealthState, Observed, ResourceStatus, Sight, SyncState,
 };
@@ -22,6 +23,8 @@ use std::sync::Arc;
 pub const READY: &str = "Ready";
 /// Something outside git changed what is there.
 pub const DRIFTED: &str = "Drifted";
+/// A plan is held back, in git or by an overlay; since when is its transition time (promise 23).
+pub const SUSPENDED: &str = "Suspended";
 /// The guard holds a deletion back.
 pub const DELETION_BLOCKED: &str = "DeletionBlocked";
 
@@ -93,6 +96,7 @@ fn desired_status(
         _ => old.and_then(|old| old.applied_revision.clone()),
     };
     let sync = sync(change.action);
+    let suspended = (health == HealthState::Suspended).then(|| health_text.clone());
     let verdict = verdict(basis, change, project, health, health_text);
     let mut conditions = Conditions {
         basis,
@@ -103,6 +107,7 @@ fn desired_status(
     conditions.set(READY, verdict);
     let drift = change.drift.then(|| drift_text(change));
     conditions.set_if(DRIFTED, "ChangedOutsideGit", drift);
+    conditions.set_if(SUSPENDED, "HeldBack", suspended);
     ResourceStatus {
         sync,
         health,
@@ -175,9 +180,9 @@ fn verdict(
             .as_deref()
             .unwrap_or("see the project's diagnostics");
         let message = format!(
-            "revision {} of the project has {} errors, the last good one stays: {first}",
+            "revision {} of the project has {}, the last good one stays: {first}",
             project.observed.short(),
-            project.errors
+            counted(project.errors, "error")
         );
         return Verdict::not("InvalidRevision", message);
     }
@@ -219,7 +224,10 @@ fn verdict(
 fn health(basis: &Basis<'_>, resource: &Resource) -> (HealthState, String) {
     match &resource.spec {
         Spec::Environment(_) => match basis.observed.environments.get(&resource.meta.key) {
-            Some(Sight::Seen(units)) => (HealthState::Healthy, format!("it answers, with {} units", units.len())),
+            Some(Sight::Seen(units)) => (
+                HealthState::Healthy,
+                format!("it answers, with {}", counted(units.len(), "unit")),
+            ),
             Some(Sight::Unreachable { reason }) => (HealthState::Degraded, format!("it does not answer: {reason}")),
             None => (HealthState::Progressing, "it has not been asked yet".to_owned()),
         },
@@ -231,7 +239,7 @@ fn health(basis: &Basis<'_>, resource: &Resource) -> (HealthState, String) {
                 .iter()
                 .find(|overlay| overlay.plan == resource.meta.key && until(&overlay.until));
             match (git, overlay) {
-                (Some(suspend), _) => (HealthState::Suspended, format!("suspended: {}", suspend.reason)),
+                (Some(suspend), _) => (HealthState::Suspended, format!("suspended in git: {}", suspend.reason)),
                 (None, Some(overlay)) => (
                     HealthState::Suspended,
                     format!("suspended by {}: {}", overlay.who, overlay.reason),
@@ -351,6 +359,19 @@ impl StatusWriter {
         &self.written
     }
 
+    /// Shows for how long each plan has been suspended; 0 for those that are not.
+    pub fn measure(&self, now: Timestamp) {
+        for (key, status) in &self.written {
+            let suspended = status.conditions.iter().find(|condition| condition.kind == SUSPENDED);
+            let age = suspended
+                .filter(|condition| condition.status == ConditionStatus::True)
+                .map_or(0.0, |condition| {
+                    now.duration_since(condition.last_transition_time).as_secs_f64()
+                });
+            suspended_for(key, age);
+        }
+    }
+
     /// Writes what changed, tells of transitions, and removes the status of what is gone.
     ///
     /// # Errors
@@ -364,6 +385,7 @@ impl StatusWriter {
             .collect();
         for key in gone {
             self.ledger.delete_status(&key).await?;
+            suspended_for(&key, 0.0);
             self.written.remove(&key);
             self.news
                 .about_resource(&key, Severity::Normal, "Deleted", "it is gone")
@@ -393,11 +415,19 @@ impl StatusWriter {
     }
 }
 
-/// Conditions that turned, or whose reason did.
+fn suspended_for(key: &Key, seconds: f64) {
+    if key.kind == Kind::TestPlan {
+        let (project, plan) = (key.project.to_string(), key.name.to_string());
+        metrics::gauge!("muster_plan_suspended_seconds", "project" => project, "plan" => plan).set(seconds);
+    }
+}
+
+/// Conditions that turned, or whose reason did. Of a suspension Ready's own reason tells.
 fn transitions(old: Option<&ResourceStatus>, new: &ResourceStatus) -> Vec<Condition> {
     let before = |kind: &str| old.and_then(|old| old.conditions.iter().find(|condition| condition.kind == kind));
     new.conditions
         .iter()
+        .filter(|condition| condition.kind != SUSPENDED)
         .filter(|condition| {
             before(&condition.kind).is_none_or(|old| old.status != condition.status || old.reason != condition.reason)
         })

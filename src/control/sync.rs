@@ -9,6 +9,7 @@ use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
 use muster_core::base::backoff::Backoff;
 use muster_core::base::chain::chain;
+use muster_core::base::units::counted;
 use muster_core::model::desired::{Desired, ProjectDesired};
 use muster_core::model::id::{Digest, Name, Revision};
 use muster_core::model::key::Key;
@@ -167,11 +168,16 @@ impl Sync {
         let (state, state_receiver) = watch::channel(SourceState::Unasked);
         let look = Arc::new(Notify::new());
         let contents = Contents::new(Arc::clone(&deps.ledger));
-        let good = rows.values().filter_map(restore_project).collect();
+        let good: BTreeMap<Name, ProjectDesired> = rows.values().filter_map(restore_project).collect();
+        // A reference into a project that is broken at this moment means its last good state (promise 5).
+        let mut cache = Cache::default();
+        for (name, project) in &good {
+            cache.remember(name.clone(), project.resources.clone());
+        }
         let sync = Self {
             news: News::new(Arc::clone(&deps.ledger), deps.clock.clone()),
             contents: contents.clone(),
-            cache: Cache::default(),
+            cache,
             seen: None,
             failures: 0,
             rows,
@@ -388,6 +394,7 @@ impl Sync {
 
     /// A failure is told once, and again only when its reason is another.
     async fn source_fails(&self, error: &SourceError) {
+        metrics::counter!("muster_source_failures_total", "reason" => error.reason.as_str()).increment(1);
         let now = self.deps.clock.now();
         let (since, told) = match &*self.state.borrow() {
             SourceState::Failing { reason, since, .. } => (*since, *reason == error.reason),
@@ -399,8 +406,8 @@ impl Sync {
             since,
         });
         if !told {
-            let reason = format!("{:?}", error.reason);
-            self.news.about_source(Severity::Warning, &reason, &error.message).await;
+            let reason = error.reason.as_str();
+            self.news.about_source(Severity::Warning, reason, &error.message).await;
         }
     }
 }
@@ -479,7 +486,8 @@ fn summarize(load: &ProjectLoad) -> String {
     let first = errors.first().map_or_else(String::new, |first| {
         format!("; first: {}:{}: {}", first.file, first.span.line, first.message)
     });
-    format!("{} errors{first}; the last good state stays", errors.len())
+    let count = counted(errors.len(), "error");
+    format!("{count}{first}; the last good state stays")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The one integration test binary: real processes, real servers, real databases.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod api;
 mod cli;
 mod contract;
 mod flow;

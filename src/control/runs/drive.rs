@@ -292,6 +292,10 @@ impl Driver {
 
     fn announce(&self, state: &RunState, event: &Event) {
         let context = Arc::clone(&self.context);
+        if let (Position::Finished, Some(ending)) = (&state.position, &state.ending) {
+            let (kind, why) = (ending.kind.as_str(), ending.kind.reason().unwrap_or_default());
+            metrics::counter!("muster_runs_finished_total", "ending" => kind, "reason" => why).increment(1);
+        }
         let (reason, severity) = match state.position {
             Position::Finished => match &state.ending {
                 Some(ending) if ending.kind.exit_code() == 0 => ("RunFinished", Severity::Normal),

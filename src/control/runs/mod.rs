@@ -15,7 +15,7 @@ mod start;
 pub mod world;
 
 pub use live::{LiveView, PhaseNow, WorkersNow};
-pub use start::{Blocked, StartRequest};
+pub use start::{Blocked, GIT, StartRequest};
 pub use world::{DaemonWorld, World};
 
 use crate::control::fleet::Fleet;
@@ -289,6 +289,7 @@ impl Runs {
             load: Load::of(&pinned),
         };
         self.shared.active().insert(id, active);
+        metrics::gauge!("muster_runs_active").increment(1.0);
         let context = Context {
             shared: Arc::clone(&self.shared),
             identity: row.identity.clone(),
@@ -406,7 +407,9 @@ impl Shared {
 
     fn retire(&self, run: RunId) {
         self.claims().retain(|_, holder| *holder != run);
-        self.active().remove(&run);
+        if self.active().remove(&run).is_some() {
+            metrics::gauge!("muster_runs_active").decrement(1.0);
+        }
     }
 }
 

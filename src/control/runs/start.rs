@@ -21,6 +21,9 @@ use muster_core::topology::{local_environment_spec, local_pool, local_pool_spec}
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Who suspends a plan whose file says so.
+pub const GIT: &str = "git";
+
 /// What a start asks for.
 #[derive(Debug, Clone)]
 pub struct StartRequest {
@@ -283,7 +286,7 @@ async fn check_suspended(key: &Key, plan: &TestPlan, ledger: &dyn Ledger, now: T
     let holds = |until: Option<Timestamp>| until.is_none_or(|until| now < until);
     let by_git = plan.suspend.as_ref().filter(|suspend| holds(suspend.until));
     let found = match by_git {
-        Some(suspend) => Some(("git".to_owned(), suspend.reason.clone())),
+        Some(suspend) => Some((GIT.to_owned(), suspend.reason.clone())),
         None => {
             let overlays = ledger.overlays().await?;
             let overlay = overlays

@@ -149,6 +149,12 @@ pub mod duration_option {
     }
 }
 
+/// A number of things: `1 error`, `2 errors`.
+pub fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{UnitError, format_duration, parse_duration, parse_percent};

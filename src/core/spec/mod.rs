@@ -6,7 +6,7 @@ pub mod diagnostic;
 pub mod explain;
 mod files;
 mod glob;
-mod hint;
+pub mod hint;
 mod index;
 mod load;
 mod lower;

@@ -1,6 +1,6 @@
 //! A daemon on a repository: commits, runs, refusals, teams.
 
-use crate::support::muster::Daemon;
+use crate::support::muster::{Daemon, kill_below};
 use crate::support::repo::Repo;
 use crate::support::wait_for;
 use serde_json::Value;
@@ -64,9 +64,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let units = self.dir.path().join("state/units");
-        let _ = std::process::Command::new("pkill")
-            .args(["-KILL", "-f", &units.display().to_string()])
-            .status();
+        kill_below(&units);
     }
 }
 

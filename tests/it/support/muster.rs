@@ -138,6 +138,23 @@ impl Daemon {
         http(address, &format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n"))
     }
 
+    /// Sends any request: status and document. `headers` are whole lines; `host` is among them, or there is none.
+    pub fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, Value) {
+        let address = self.server.trim_start_matches("http://");
+        let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let length = body.len();
+        http(
+            address,
+            &format!("{method} {path} HTTP/1.0\r\n{lines}content-length: {length}\r\n\r\n{body}"),
+        )
+    }
+
+    /// Posts JSON.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let headers = ["host: localhost", "content-type: application/json"];
+        self.send("POST", path, &headers, &body.to_string())
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -155,6 +172,20 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Kills every process that was started below a folder: units and workers outlive their daemon on purpose.
+pub fn kill_below(folder: &Path) {
+    let folder = folder.display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let inside = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
+        if inside || String::from_utf8_lossy(&line).contains(&folder) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
     }
 }
 
