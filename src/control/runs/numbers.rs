@@ -4,6 +4,7 @@ use crate::ingest::Ingest;
 use crate::store::rows::{PartOf, SlicePart};
 use crate::store::{Results, StoreError};
 use muster_core::lifecycle::event::Event;
+use muster_core::lifecycle::state::RunState;
 use muster_core::measure::judge::{Finding, FindingKind, Judge};
 use muster_core::measure::slice::{GeneratorStat, Stats};
 use muster_core::measure::view::{CATCH_UP_S, RunView};
@@ -69,6 +70,11 @@ impl Numbers {
         }
     }
 
+    /// Whether nothing was read yet.
+    pub fn is_new(&self) -> bool {
+        self.cursor == 0
+    }
+
     /// What the judge sees with parts that came but cannot be stored: the database is away. They are read anew once they are stored.
     pub fn look_ahead(&self, ingest: &Ingest, run: RunId) -> Result<(Self, Vec<Finding>), StoreError> {
         let mut ahead = self.clone();
@@ -110,6 +116,51 @@ impl Numbers {
     }
 }
 
+/// Findings that were acted on before what they stand on was stored: each look ahead finds them again, and so does the read that
+/// comes upon them once the database is back.
+#[derive(Debug, Default)]
+pub(super) struct ActedOn(Vec<(u32, FindingKind)>);
+
+impl ActedOn {
+    /// Of findings in parts that are not stored, those that are new.
+    pub fn ahead(&mut self, mut findings: Vec<Finding>) -> Vec<Finding> {
+        findings.retain(|finding| {
+            let key = (finding.second, finding.kind.clone());
+            let is_new = !self.0.contains(&key);
+            if is_new {
+                self.0.push(key);
+            }
+            is_new
+        });
+        findings
+    }
+
+    /// Of findings in stored parts, those that were not acted on yet. None of them comes again.
+    pub fn stored(&mut self, mut findings: Vec<Finding>) -> Vec<Finding> {
+        findings.retain(|finding| {
+            let known = |(second, kind): &(u32, FindingKind)| *second == finding.second && *kind == finding.kind;
+            let place = self.0.iter().position(known);
+            place.map(|place| self.0.swap_remove(place)).is_none()
+        });
+        findings
+    }
+}
+
+/// Whether a daemon that takes over finds what its predecessor acted on: a rule that paused the run before it last went on must not
+/// pause it again.
+pub(super) fn is_past(finding: &Finding, state: &RunState) -> bool {
+    let pauses = matches!(
+        finding.kind,
+        FindingKind::Rule {
+            action: RuleAction::Pause,
+            ..
+        }
+    );
+    let end = Duration::from_secs(u64::from(finding.second) + 1);
+    let at = state.start_at.and_then(|start| start.checked_add(end).ok());
+    pauses && at.is_some_and(|at| at <= state.since)
+}
+
 /// What a finding means for the run; `None`: it is only to be told.
 pub(super) fn event_of(finding: &Finding) -> Option<Event> {
     let ending = |kind| Ending {
@@ -128,5 +179,54 @@ pub(super) fn event_of(finding: &Finding) -> Option<Event> {
             }),
             RuleAction::Notify => None,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ActedOn, is_past};
+    use jiff::{SignedDuration, Timestamp};
+    use muster_core::lifecycle::state::RunState;
+    use muster_core::measure::judge::{Finding, FindingKind};
+    use muster_core::model::threshold::RuleAction;
+
+    fn rule(second: u32, action: RuleAction) -> Finding {
+        Finding {
+            second,
+            kind: FindingKind::Rule {
+                name: "slow".to_owned(),
+                action,
+            },
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn s44_a_finding_is_acted_on_once_however_often_it_is_found() {
+        let (early, late) = (rule(3, RuleAction::Pause), rule(9, RuleAction::Pause));
+        let mut acted = ActedOn::default();
+        assert_eq!(acted.ahead(vec![early.clone()]), std::slice::from_ref(&early));
+        assert_eq!(
+            acted.ahead(vec![early.clone(), late.clone()]),
+            std::slice::from_ref(&late)
+        );
+        assert_eq!(acted.ahead(vec![early.clone(), late.clone()]), []);
+        let next = rule(12, RuleAction::Pause);
+        assert_eq!(acted.stored(vec![early, late, next.clone()]), [next]);
+        assert!(acted.0.is_empty());
+    }
+
+    #[test]
+    fn s42_a_pause_that_was_resumed_is_not_repeated_by_the_next_daemon() {
+        let start = Timestamp::UNIX_EPOCH;
+        let mut state = RunState::new(start);
+        state.start_at = Some(start);
+        state.since = start + SignedDuration::from_secs(10);
+        assert!(is_past(&rule(4, RuleAction::Pause), &state));
+        assert!(!is_past(&rule(10, RuleAction::Pause), &state));
+        assert!(
+            !is_past(&rule(4, RuleAction::Abort), &state),
+            "what ends a run must not be lost"
+        );
     }
 }

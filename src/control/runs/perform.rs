@@ -3,7 +3,7 @@
 use super::context::{Context, Judged};
 use super::hook::run_hook;
 use super::load::assignments;
-use super::numbers::{Numbers, event_of};
+use super::numbers::{ActedOn, Numbers, event_of, is_past};
 use super::report;
 use crate::control::fleet::{FleetError, StopMode as FleetStop};
 use crate::store::StoreError;
@@ -13,6 +13,7 @@ use muster_core::base::units::format_duration;
 use muster_core::lifecycle::deadline::ADVANCE_LEAD;
 use muster_core::lifecycle::event::{Effect, Event, StopMode, Word};
 use muster_core::lifecycle::state::RunState;
+use muster_core::measure::judge::Finding;
 use muster_core::measure::query::Live;
 use muster_core::measure::validity::{SessionState, completeness};
 use muster_core::measure::verdict::{Circumstances, verdict};
@@ -49,7 +50,7 @@ pub(super) async fn perform(context: Arc<Context>, effect: Effect) {
             }
         }
         Effect::Commit { .. } => until_known(&context, |run| context.shared.parts.fleet.commit(run)).await,
-        Effect::Watch => watch(&context).await,
+        Effect::Watch => watch(context).await,
         Effect::Tell { word, .. } => tell(&context, word).await,
         Effect::Stop(mode) => {
             let mode = match mode {
@@ -194,21 +195,27 @@ async fn tell(context: &Context, word: Word) {
 }
 
 /// The live judge: each second it takes in what is stored, or, while the database is away, what ingest holds.
-async fn watch(context: &Context) {
+async fn watch(context: Arc<Context>) {
     let parts = &context.shared.parts;
     let mut numbers = Numbers::new(&context.pinned);
+    let mut acted_on = ActedOn::default();
     let (mut seen, mut newest) = (parts.clock.instant(), None);
     loop {
+        let is_first = numbers.is_new();
         let read = numbers.read(&*parts.stores.results, context.run()).await;
         let now = parts.clock.instant();
         let (findings, view, limit) = match read {
-            Ok((findings, any)) => {
+            Ok((mut findings, any)) => {
                 if any {
                     seen = now;
                 }
+                if is_first {
+                    let state = context.state();
+                    findings.retain(|finding| !is_past(finding, &state));
+                }
                 let limit = numbers.over_limit(context.pinned.requests_per_second);
                 (
-                    findings,
+                    acted_on.stored(findings),
                     (
                         numbers.view.live(),
                         numbers.judge.clone().finish(&numbers.view).thresholds,
@@ -225,7 +232,7 @@ async fn watch(context: &Context) {
                         }
                         let limit = ahead.over_limit(context.pinned.requests_per_second);
                         (
-                            findings,
+                            acted_on.ahead(findings),
                             (ahead.view.live(), ahead.judge.clone().finish(&ahead.view).thresholds),
                             limit,
                         )
@@ -235,12 +242,9 @@ async fn watch(context: &Context) {
             }
         };
         newest = newest.max(numbers.view.newest());
-        show(context, view);
+        show(&context, view);
         for finding in findings {
-            match event_of(&finding) {
-                Some(event) => context.tell(event).await,
-                None => context.log(Severity::Warning, "RuleFired", finding.detail).await,
-            }
+            act_on(&context, finding).await;
         }
         if let Some(event) = limit {
             context.tell(event).await;
@@ -249,6 +253,20 @@ async fn watch(context: &Context) {
             context.tell(Event::Blind).await;
         }
         context.sleep(JUDGE_EVERY).await;
+    }
+}
+
+async fn act_on(context: &Arc<Context>, finding: Finding) {
+    match event_of(&finding) {
+        Some(event) => context.tell(event).await,
+        None => {
+            // Not waited for: where the database is away the judge must go on.
+            let context = Arc::clone(context);
+            let shared = Arc::clone(&context.shared);
+            shared.tasks.spawn(async move {
+                context.log(Severity::Warning, "RuleFired", finding.detail).await;
+            });
+        }
     }
 }
 

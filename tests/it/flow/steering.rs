@@ -308,6 +308,7 @@ fn s37_a_worker_killed_in_mid_run_spoils_it_and_nothing_is_left() {
     lab.wait_for_stage(&id, "Running");
     let workers = lab.processes("muster worker");
     assert_eq!(workers.len(), 3, "60/s over workers of 20/s");
+    assert_eq!(lab.processes(" shim ").len(), 3);
     signal(workers[0], "KILL");
     assert_eq!(lab.ending(&id), "Invalid(workers)");
     let report = lab.daemon.muster(&["report", &id, "-o", "json"]).json();
@@ -315,7 +316,7 @@ fn s37_a_worker_killed_in_mid_run_spoils_it_and_nothing_is_left() {
     let lost = report["workers"].as_array().unwrap().iter();
     assert_eq!(lost.filter(|worker| worker["lost"] == true).count(), 1, "{report:#}");
     wait_for("all workers and their shims to be gone", || {
-        (lab.processes("muster worker").is_empty() && lab.processes("muster shim").is_empty()).then_some(())
+        (lab.processes("muster worker").is_empty() && lab.processes(" shim ").is_empty()).then_some(())
     });
 }
 
@@ -335,4 +336,61 @@ fn s35_a_pool_that_cannot_start_says_why() {
         reason.contains("0 of 1 workers") && reason.contains("muster logs unit/default.workerpool.crew.0"),
         "{reason}"
     );
+}
+
+/// A rule pauses the run once; the daemon that takes over does not do it again after somebody let it go on.
+#[test]
+fn s36_s42_a_rule_pauses_and_is_not_repeated_by_the_next_daemon() {
+    let rest = "  pool: crew\n  phases: [{name: p, executor: constant-vus, vus: 2, duration: 12s}]\n  \
+                abortRules: [{name: slow, metric: http_req_duration, abortWhen: \"value>1ms\", interval: 2s, action: Pause}, \
+                {name: seen, metric: http_req_duration, abortWhen: \"value>1ms\", interval: 1s, action: Notify}]\n";
+    let mut lab = Lab::new(&[("plans.yaml", crew("{}") + &plan("held", "0%", rest))], &["held"]);
+    let id = lab.start("held");
+    lab.wait_for_stage(&id, "Paused");
+    lab.daemon.ok(&["resume", &format!("run/{id}")]);
+    lab.wait_for_stage(&id, "Running");
+    lab.daemon.kill();
+    lab.daemon = Daemon::again(lab.world.dir.path(), lab.daemon.port());
+    let mut stages = Vec::new();
+    wait_for("the run to end", || {
+        let stage = lab.run(&id)["stage"].as_str()?.to_owned();
+        if stages.last() != Some(&stage) {
+            stages.push(stage);
+        }
+        (stages.last()? == "Finished").then_some(())
+    });
+    assert!(!stages.contains(&"Paused".to_owned()), "{stages:?}");
+    assert_eq!(lab.ending(&id), "Passed");
+    let told = lab.reasons(&format!("run/{id}"));
+    assert!(told.contains(&"RuleFired".to_owned()), "{told:?}");
+}
+
+/// A hook that had started when the daemon died is repeated only where its plan says that this does no harm.
+#[test]
+fn s42_a_hook_that_had_started_is_repeated_only_if_it_is_idempotent() {
+    let dir = TempDir::new().unwrap();
+    let marks = |name: &str| dir.path().join(name);
+    let hook = |name: &str, idempotent: bool| {
+        // The first time it never ends.
+        let script = format!(
+            "echo began >> {0}; if [ $(wc -l < {0}) -lt 2 ]; then exec sleep 60; fi",
+            marks(name).display()
+        );
+        let hooks = format!(
+            "  hooks: [{{name: once, when: PreRun, command: [sh, -c, '{script}'], idempotent: {idempotent}, timeout: 2m}}]\n"
+        );
+        plan(name, "0%", &(SHORT.to_owned() + &hooks))
+    };
+    let plans = hook("once", false) + &hook("again", true);
+    let mut lab = Lab::new(&[("plans.yaml", plans)], &["once", "again"]);
+    let runs = ["once", "again"].map(|name| lab.start(name));
+    for name in ["once", "again"] {
+        wait_for("the hook to begin", || marks(name).exists().then_some(()));
+    }
+    lab.daemon.kill();
+    lab.daemon = Daemon::again(lab.world.dir.path(), lab.daemon.port());
+    let endings = runs.each_ref().map(|id| lab.ending(id));
+    assert_eq!(endings, ["Error(hook)", "Passed"]);
+    let began = |name: &str| std::fs::read_to_string(marks(name)).unwrap().lines().count();
+    assert_eq!((began("once"), began("again")), (1, 2));
 }

@@ -102,14 +102,18 @@ fn s41_load_stops_when_its_owner_is_gone() {
     let mut daemon = Daemon::start(world.dir.path(), &settings(&world));
     start_long(&daemon);
     daemon.kill();
-    let workers = || {
+    let processes = |words: &str| {
         let output = std::process::Command::new("pgrep")
-            .args(["-f", &format!("muster worker.*{}", world.dir.path().display())])
+            .args(["-f", &format!("{words}.*{}", world.dir.path().display())])
             .output()
             .unwrap();
         String::from_utf8(output.stdout).unwrap().lines().count()
     };
-    wait_for("the workers to leave", || (workers() == 0).then_some(()));
+    assert!(processes(" shim ") > 0, "this is what they look like");
+    // Their shims do not start them again, or they would never be gone.
+    wait_for("the workers and their shims to leave", || {
+        (processes("muster worker") == 0 && processes(" shim ") == 0).then_some(())
+    });
     let logged = nginx.stop().len();
     assert!(logged < 7_200, "load went on to its planned end: {logged}");
 }
