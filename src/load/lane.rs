@@ -10,15 +10,20 @@ use crate::recorder::{LaneSecond, Recorder};
 use crate::run::{Shared, executor};
 use muster_core::model::load::{Executor, PhaseWork};
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 /// How often a thread looks at how late it is itself: often enough that a second's p99 stands on a hundred values.
 const HEARTBEAT: Duration = Duration::from_millis(10);
+/// Name look-ups at the same time per thread; others wait for their turn.
+const BLOCKING_THREADS: usize = 4;
 
 /// From a thread to the reader.
 pub(crate) enum LaneMessage {
@@ -44,15 +49,60 @@ pub(crate) struct Lane {
     pub(crate) engine: EngineLane,
 }
 
+/// When a thread's load begins, and whom it hears and tells.
+pub(crate) struct Start {
+    pub(crate) t0: Instant,
+    pub(crate) control: watch::Receiver<Control>,
+    pub(crate) sender: mpsc::Sender<LaneMessage>,
+}
+
+/// A load thread that waits for its start; dropped, it ends.
+pub(crate) struct IdleLane {
+    start: SyncSender<Start>,
+    thread: JoinHandle<()>,
+}
+
+impl IdleLane {
+    pub(crate) fn start(self, start: Start) -> JoinHandle<()> {
+        // A thread that is gone panicked, and says so when it is joined.
+        let _ = self.start.send(start);
+        self.thread
+    }
+}
+
+/// Makes a load thread with its runtime. The runtime belongs to that thread, so that a task that wakes is queued without a lock.
+///
+/// # Errors
+/// Where the process may open no further descriptor or thread.
+pub(crate) fn spawn(shared: Arc<Shared>, index: u32) -> io::Result<IdleLane> {
+    let (made, is_made) = sync_channel(1);
+    let (start, started) = sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(format!("load-{index}"))
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(BLOCKING_THREADS)
+                .build_local(LocalOptions::default());
+            let (runtime, result) = match runtime {
+                Ok(runtime) => (Some(runtime), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            let _ = made.send(result);
+            if let Some(runtime) = runtime
+                && let Ok(start) = started.recv()
+            {
+                run(runtime, shared, index, start);
+            }
+        })?;
+    let gone = || io::Error::other("a load thread ended at once");
+    is_made.recv().map_err(|_| gone())??;
+    Ok(IdleLane { start, thread })
+}
+
 /// The body of a load thread.
-pub(crate) fn run(
-    runtime: Runtime,
-    shared: Arc<Shared>,
-    index: u32,
-    t0: Instant,
-    control: watch::Receiver<Control>,
-    sender: mpsc::Sender<LaneMessage>,
-) {
+fn run(runtime: LocalRuntime, shared: Arc<Shared>, index: u32, start: Start) {
+    let Start { t0, control, sender } = start;
     let parts = u64::from(shared.segment.count) * u64::from(shared.threads);
     let stream = u64::from(shared.segment.index) + u64::from(shared.segment.count) * u64::from(index);
     let lane = Rc::new(Lane {
@@ -71,8 +121,7 @@ pub(crate) fn run(
         shared,
         index,
     });
-    let tasks = LocalSet::new();
-    tasks.block_on(&runtime, lane.main(t0, sender));
+    runtime.block_on(lane.main(t0, sender));
     // A name that is being looked up cannot be interrupted, and nobody waits for it any more.
     runtime.shutdown_background();
 }

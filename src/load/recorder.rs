@@ -51,6 +51,96 @@ impl Timings {
     pub(crate) fn service(&self) -> Duration {
         self.sending + self.waiting + self.receiving
     }
+
+    fn opened_nothing(&self) -> bool {
+        self.blocked.is_zero() && self.connecting.is_zero() && self.tls.is_zero()
+    }
+}
+
+/// One series in the second that runs. What nearly every request has in common is only counted, and becomes values when the second closes.
+#[derive(Default)]
+struct Live {
+    stats: Stats,
+    /// Durations of requests whose service time is the same.
+    plain: Option<Histogram>,
+    /// Requests on a connection that was open already: nothing blocked, no connecting, no handshake.
+    reused: u64,
+    /// Responses whose first piece was the whole.
+    at_once: u64,
+    /// The last status, and how often it came without another between.
+    status: (u16, u64),
+}
+
+impl Live {
+    #[inline]
+    fn request(&mut self, sample: &Sample) {
+        let (stats, timings) = (&mut self.stats, &sample.timings);
+        stats.requests += 1;
+        stats.failed += u64::from(sample.failed);
+        stats.data_sent += sample.sent;
+        stats.data_received += sample.received;
+        let service = timings.service();
+        if sample.duration == service {
+            record(&mut self.plain, Precision::Fine, service);
+        } else {
+            record(&mut stats.duration, Precision::Fine, sample.duration);
+            record(&mut stats.service_time, Precision::Fine, service);
+        }
+        if timings.opened_nothing() {
+            self.reused += 1;
+        } else {
+            record(&mut stats.blocked, Precision::Coarse, timings.blocked);
+            record(&mut stats.connecting, Precision::Coarse, timings.connecting);
+            record(&mut stats.tls_handshaking, Precision::Coarse, timings.tls);
+        }
+        record(&mut stats.sending, Precision::Coarse, timings.sending);
+        record(&mut stats.waiting, Precision::Coarse, timings.waiting);
+        if timings.receiving.is_zero() {
+            self.at_once += 1;
+        } else {
+            record(&mut stats.receiving, Precision::Coarse, timings.receiving);
+        }
+        if sample.status == self.status.0 {
+            self.status.1 += 1;
+        } else {
+            self.flush_status();
+            self.status = (sample.status, 1);
+        }
+    }
+
+    #[cold]
+    fn flush_status(&mut self) {
+        let (status, count) = self.status;
+        // 0: there was no response.
+        if status != 0 {
+            self.stats.add_status(status, count);
+        }
+    }
+
+    fn close(mut self) -> Stats {
+        self.flush_status();
+        let stats = &mut self.stats;
+        for (histogram, zeros) in [
+            (&mut stats.blocked, self.reused),
+            (&mut stats.connecting, self.reused),
+            (&mut stats.tls_handshaking, self.reused),
+            (&mut stats.receiving, self.at_once),
+        ] {
+            if zeros > 0 {
+                let histogram = histogram.get_or_insert_with(|| Histogram::new(Precision::Coarse));
+                histogram.record_many(0, zeros);
+            }
+        }
+        if let Some(plain) = self.plain {
+            for histogram in [&mut stats.duration, &mut stats.service_time] {
+                match histogram {
+                    Some(histogram) => histogram.merge(&plain),
+                    None => *histogram = Some(plain.clone()),
+                }
+            }
+        }
+        self.stats
+    }
 }
 
 /// Collects one thread's samples by run second.
@@ -59,7 +149,7 @@ pub(crate) struct Recorder {
     t0: Instant,
     second: u32,
     border: Instant,
-    live: Vec<Option<Box<Stats>>>,
+    live: Vec<Option<Box<Live>>>,
     lag: Histogram,
     last_late: Option<Instant>,
     arrivals: Vec<u64>,
@@ -88,35 +178,20 @@ impl Recorder {
 
     /// The series of the second that `now` lies in. A request belongs to the second in which it ended.
     #[inline]
-    fn at(&mut self, series: usize, now: Instant) -> &mut Stats {
+    fn live(&mut self, series: usize, now: Instant) -> &mut Live {
         if now >= self.border {
             self.rotate(now);
         }
         self.live[series].get_or_insert_with(Box::default)
     }
 
+    fn at(&mut self, series: usize, now: Instant) -> &mut Stats {
+        &mut self.live(series, now).stats
+    }
+
     #[inline]
     pub(crate) fn request(&mut self, series: usize, now: Instant, sample: &Sample) {
-        let stats = self.at(series, now);
-        stats.requests += 1;
-        stats.failed += u64::from(sample.failed);
-        stats.data_sent += sample.sent;
-        stats.data_received += sample.received;
-        record(&mut stats.duration, Precision::Fine, sample.duration);
-        record(&mut stats.service_time, Precision::Fine, sample.timings.service());
-        for (histogram, value) in [
-            (&mut stats.blocked, sample.timings.blocked),
-            (&mut stats.connecting, sample.timings.connecting),
-            (&mut stats.tls_handshaking, sample.timings.tls),
-            (&mut stats.sending, sample.timings.sending),
-            (&mut stats.waiting, sample.timings.waiting),
-            (&mut stats.receiving, sample.timings.receiving),
-        ] {
-            record(histogram, Precision::Coarse, value);
-        }
-        if sample.status != 0 {
-            stats.add_status(sample.status, 1);
-        }
+        self.live(series, now).request(sample);
     }
 
     pub(crate) fn error(&mut self, series: usize, now: Instant, kind: ErrorKind, text: &str) {
@@ -201,10 +276,11 @@ impl Recorder {
             ..Second::default()
         };
         for (live, key) in self.live.iter_mut().zip(&self.series.keys) {
-            if let Some(stats) = live.take() {
+            if let Some(live) = live.take() {
+                let stats = live.close();
                 // Requests that share a name share a series.
                 let entry = second.entries.entry(key.clone());
-                entry.and_modify(|own| own.merge(&stats)).or_insert(*stats);
+                entry.and_modify(|own| own.merge(&stats)).or_insert(stats);
             }
         }
         let by_phase = |counts: &mut Vec<u64>| {

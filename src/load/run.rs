@@ -2,7 +2,7 @@
 
 use crate::control::{Command, Control};
 use crate::engine::{EngineError, Script};
-use crate::lane::{self, LaneMessage};
+use crate::lane::{self, IdleLane, LaneMessage, Start};
 use crate::recorder::{LaneSecond, Series};
 use muster_core::lifecycle::share::share;
 use muster_core::measure::histogram::{Histogram, Precision};
@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 /// Reports a thread may be ahead of its reader: 17 minutes of seconds. A reader that far behind is gone, and load stops by itself
@@ -21,8 +20,6 @@ use tokio::sync::{mpsc, watch};
 const REPORTS: usize = 1_024;
 /// Threads a worker may use; more than cores is of no use.
 pub const THREADS_MAX: usize = 256;
-/// Name look-ups at the same time per thread; others wait for their turn.
-const BLOCKING_THREADS: usize = 4;
 
 /// One worker's part of a run.
 #[derive(Debug, Clone)]
@@ -110,8 +107,7 @@ impl Shared {
 
 /// A job ready to start.
 pub struct Prepared {
-    shared: Arc<Shared>,
-    runtimes: Vec<Runtime>,
+    lanes: Vec<IdleLane>,
 }
 
 /// Reads a job's files, compiles its requests, resolves its hosts under the target rules and sets up TLS. Makes no request. Blocks for at most a few seconds on
@@ -127,16 +123,7 @@ pub fn prepare(job: Job) -> Result<Prepared, PrepareError> {
     let threads = job.threads.clamp(1, THREADS_MAX);
     let script = Script::compile(&job.plan, &job.files)?;
     let series = Arc::new(series(&job.plan, &script));
-    let runtimes = (0..threads)
-        .map(|_| {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(BLOCKING_THREADS)
-                .build()
-        })
-        .collect::<Result<_, _>>()
-        .map_err(PrepareError::Thread)?;
-    let shared = Shared {
+    let shared = Arc::new(Shared {
         taken: job.plan.phases.iter().map(|_| AtomicU64::new(0)).collect(),
         segment: job.segment,
         threads: threads as u32,
@@ -144,11 +131,10 @@ pub fn prepare(job: Job) -> Result<Prepared, PrepareError> {
         series,
         script,
         plan: job.plan,
-    };
-    Ok(Prepared {
-        shared: Arc::new(shared),
-        runtimes,
-    })
+    });
+    let lanes = (0..threads as u32).map(|index| lane::spawn(shared.clone(), index));
+    let lanes = lanes.collect::<Result<_, _>>().map_err(PrepareError::Thread)?;
+    Ok(Prepared { lanes })
 }
 
 fn series(plan: &LoadPlan, script: &Script) -> Series {
@@ -169,19 +155,17 @@ fn series(plan: &LoadPlan, script: &Script) -> Series {
 }
 
 impl Prepared {
-    /// Starts the threads. The first phase begins at `t0`, from which run seconds count; it may lie ahead.
+    /// Lets the threads begin. The first phase begins at `t0`, from which run seconds count; it may lie ahead.
     pub fn start(self, t0: Instant) -> Running {
         let (sender, reports) = mpsc::channel(REPORTS);
         let (commands, control) = watch::channel(Control::default());
-        let lanes = self.runtimes.len();
-        let threads = self.runtimes.into_iter().enumerate().map(|(index, runtime)| {
-            let (shared, control, sender) = (self.shared.clone(), control.clone(), sender.clone());
-            std::thread::Builder::new()
-                .name(format!("load-{index}"))
-                .spawn(move || lane::run(runtime, shared, index as u32, t0, control, sender))
-        });
-        // A thread that cannot be made leaves its lane without a word: the run then ends with a panic in `next`, as after any lost lane.
-        let threads = threads.filter_map(Result::ok).collect();
+        let lanes = self.lanes.len();
+        let start = || Start {
+            t0,
+            control: control.clone(),
+            sender: sender.clone(),
+        };
+        let threads = self.lanes.into_iter().map(|lane| lane.start(start())).collect();
         Running {
             commands,
             reports,
@@ -236,7 +220,7 @@ impl Running {
                 std::panic::resume_unwind(panic);
             }
         }
-        assert!(self.merge.all_finished(), "a load thread could not be started");
+        assert!(self.merge.all_finished(), "a load thread ended before its load");
         self.ready.push_back(Report::Finished);
     }
 }

@@ -109,19 +109,28 @@ impl Histogram {
     /// Adds one value; above [`HIGHEST_NS`] it is ranked as that and counted as clamped. Allocates only on the first value of a page.
     #[inline]
     pub fn record(&mut self, value_ns: u64) {
+        self.record_many(value_ns, 1);
+    }
+
+    /// Adds one value `count` times.
+    #[inline]
+    pub fn record_many(&mut self, value_ns: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
         let mut ranked = value_ns;
         if value_ns > HIGHEST_NS {
-            self.clamped += 1;
+            self.clamped += count;
             ranked = HIGHEST_NS;
         }
-        self.count += 1;
-        self.sum_ns += u128::from(value_ns);
+        self.count += count;
+        self.sum_ns += u128::from(value_ns) * u128::from(count);
         self.min_ns = self.min_ns.min(value_ns);
         self.max_ns = self.max_ns.max(value_ns);
         let index = self.precision.index(ranked);
         match self.pages.get_mut(index / PAGE) {
-            Some(Some(page)) => page[index % PAGE] += 1,
-            _ => self.page(index / PAGE)[index % PAGE] += 1,
+            Some(Some(page)) => page[index % PAGE] += count,
+            _ => self.page(index / PAGE)[index % PAGE] += count,
         }
     }
 

@@ -204,7 +204,7 @@ impl Connection {
             let now = Instant::now();
             exchange.received += bytes.len() as u64;
             exchange.first_byte_at.get_or_insert(now);
-            match reader.feed(bytes, want) {
+            match reader.feed_known(bytes, want, &mut lane.known.borrow_mut()) {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done { clean }) => {
                     exchange.clean = clean;

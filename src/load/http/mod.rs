@@ -22,7 +22,7 @@ use extract::Response;
 use muster_core::measure::slice::ErrorKind;
 use muster_core::model::load::{Method, Think};
 use request::{Outgoing, Variables};
-use response::{Reader, Want};
+use response::{KnownHead, Reader, Want};
 use script::{RequestPlan, Script};
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ const READ_BUFFER: usize = 64 * 1_024;
 /// What the users of one thread share.
 pub(crate) struct HttpLane {
     buffer: RefCell<Box<[u8]>>,
+    known: RefCell<KnownHead>,
     /// Base URLs and addresses are taken in turn, each thread beginning elsewhere.
     next_base: Cell<usize>,
     next_address: Cell<usize>,
@@ -43,6 +44,7 @@ impl HttpLane {
     pub(crate) fn new(_: &Script, stream: u64) -> Self {
         Self {
             buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+            known: RefCell::new(KnownHead::new()),
             next_base: Cell::new(stream as usize),
             next_address: Cell::new(stream as usize),
         }

@@ -14,6 +14,8 @@ const HEADERS_MAX: usize = 128;
 const INFORMATIONAL_MAX: u32 = 16;
 /// Most of a body that is kept for captures and checks.
 pub(crate) const KEPT_MAX: usize = 1_024 * 1_024;
+/// Longest head that is kept to be recognised.
+const KNOWN_MAX: usize = 2 * 1_024;
 /// Buffers above this are given back after use, so that one large response does not cost its memory for each user for ever.
 const BUFFER_KEPT: usize = 4 * 1_024;
 
@@ -56,6 +58,28 @@ enum Stage {
     Chunks(Chunked),
     UntilClose,
     Done,
+}
+
+/// The head that a thread read last, and what it says. Servers answer most requests of a second with the same bytes, and those need not be parsed again.
+#[derive(Debug)]
+pub(crate) struct KnownHead {
+    bytes: Vec<u8>,
+    head_only: bool,
+    status: u16,
+    keep_alive: bool,
+    stage: Stage,
+}
+
+impl KnownHead {
+    pub(crate) const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            head_only: false,
+            status: 0,
+            keep_alive: false,
+            stage: Stage::Head,
+        }
+    }
 }
 
 /// One response being read. Used again for the next one.
@@ -120,6 +144,44 @@ impl Reader {
                 ..Kept::default()
             };
         }
+    }
+
+    /// Takes what came next; a head that begins it is looked up before it is parsed.
+    ///
+    /// # Errors
+    /// As [`Reader::feed`].
+    #[inline]
+    pub(crate) fn feed_known(
+        &mut self,
+        bytes: &[u8],
+        want: &Want<'_>,
+        known: &mut KnownHead,
+    ) -> Result<Progress, Broken> {
+        if !matches!(self.stage, Stage::Head) || !self.head.is_empty() || !want.headers.is_empty() {
+            return self.feed(bytes, want);
+        }
+        let length = known.bytes.len();
+        if length == 0 || known.head_only != want.head_only || !bytes.starts_with(&known.bytes) {
+            return self.feed_unknown(bytes, want, known);
+        }
+        self.status = known.status;
+        self.keep_alive = known.keep_alive;
+        self.stage = known.stage;
+        self.feed(&bytes[length..], want)
+    }
+
+    /// A head's meaning depends on nothing but its bytes and whether a body may follow, unless something of it was kept.
+    fn feed_unknown(&mut self, bytes: &[u8], want: &Want<'_>, known: &mut KnownHead) -> Result<Progress, Broken> {
+        let Some(length) = self.feed_head(bytes, want)? else {
+            return Ok(Progress::More);
+        };
+        if !matches!(self.stage, Stage::Head) && self.kept.is_none() && length <= KNOWN_MAX {
+            known.bytes.clear();
+            known.bytes.extend_from_slice(&bytes[..length]);
+            known.head_only = want.head_only;
+            (known.status, known.keep_alive, known.stage) = (self.status, self.keep_alive, self.stage);
+        }
+        self.feed(&bytes[length..], want)
     }
 
     /// Takes what came next.
