@@ -2,7 +2,8 @@
 
 use super::local::Plans;
 use super::reader::LOCAL_STORE;
-use crate::api::auth::{Auth, Token};
+use super::wiring::{bind, source, tokens};
+use crate::api::auth::Auth;
 use crate::api::{self, ApiState, Live};
 use crate::bus::{Delivery, memory};
 use crate::control::fleet::Fleet;
@@ -18,11 +19,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::secrets::{ConfiguredSecrets, Secrets};
 use crate::runtime::telemetry;
 use crate::source::Source;
-use crate::source::directory::DirectorySource;
 use crate::source::fixed::FixedSource;
-use crate::source::git::credentials::Credentials;
-use crate::source::git::{GitConfig, GitSource};
-use crate::source::tree::Limits;
 use crate::store::{self, Stores};
 use anyhow::{Context as _, Result, bail};
 use muster_core::diff::DiffPolicy;
@@ -153,7 +150,7 @@ impl Daemon {
         let tokens = tokens(&options.settings, &secrets)?;
         std::fs::create_dir_all(&options.state_dir)
             .with_context(|| format!("cannot make {}", options.state_dir.display()))?;
-        let source = source(&options, &secrets)?;
+        let source = source(&options.settings, &options.state_dir, &secrets)?;
         let interval = options.settings.source.interval;
         let (mut daemon, fleet) = Self::start(options, source, interval, None).await?;
         daemon.address = listener.local_addr()?;
@@ -342,56 +339,6 @@ fn lock(state_dir: &Path) -> Result<Flock<File>> {
         ),
         Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
-}
-
-async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; change `{key}` in the settings"))
-}
-
-fn tokens(settings: &Settings, secrets: &dyn Secrets) -> Result<Vec<Token>> {
-    let token = |token: &muster_core::model::settings::Token| {
-        let value = secrets
-            .get(&token.secret)
-            .with_context(|| format!("token {} has no value", token.name))?;
-        Ok(Token {
-            name: token.name.clone(),
-            role: token.role,
-            projects: token.projects.clone(),
-            expires: token.expires,
-            value,
-        })
-    };
-    settings.tokens.iter().map(token).collect()
-}
-
-fn source(options: &Options, secrets: &dyn Secrets) -> Result<Arc<dyn Source>> {
-    let SourceSettings { from, path, .. } = &options.settings.source;
-    Ok(match from {
-        SourceFrom::Git {
-            url,
-            branch,
-            credentials,
-        } => {
-            let credentials = match credentials {
-                Some(secret) => Credentials::from_secret(&secrets.get(secret)?),
-                None => Credentials::None,
-            };
-            let config = GitConfig {
-                url: url.clone(),
-                branch: branch.clone(),
-                path: path.clone(),
-                mirror: options.state_dir.join("mirror"),
-                credentials,
-                limits: Limits::default(),
-            };
-            Arc::new(GitSource::new(config)?)
-        }
-        SourceFrom::Directory { path: directory } => {
-            Arc::new(DirectorySource::new(Path::new(directory).join(path), Limits::default()))
-        }
-    })
 }
 
 /// What everything in a daemon stands on.

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. The composition root: the only place that puts adapters and services together.
 
+mod check;
 mod daemon;
 mod demo;
 mod describe;
@@ -23,9 +24,11 @@ mod start;
 mod steer;
 mod target;
 mod text;
+mod tree;
 mod validate;
 mod watch;
 mod wire;
+mod wiring;
 
 use crate::provider::process::shim;
 use crate::runtime::telemetry;
@@ -103,8 +106,10 @@ enum Command {
     Diff(diff::DiffArgs),
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
+    Check(check::CheckArgs),
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
+    Tree(tree::TreeArgs),
     Events(events::EventsArgs),
     Logs(steer::LogsArgs),
     Start(start::StartArgs),
@@ -259,8 +264,10 @@ async fn dispatch(command: Command, global: &Global) -> Result<Exit> {
         Command::Diff(args) => diff::run(&args, global).await,
         Command::Run(args) => run::run(&args, global).await,
         Command::Serve(args) => serve::run(&args).await,
+        Command::Check(args) => check::run(&args, global).await,
         Command::Get(args) => get::run(&args, global).await,
         Command::Describe(args) => describe::run(&args, global).await,
+        Command::Tree(args) => tree::run(&args, global).await,
         Command::Events(args) => events::run(&args, global).await,
         Command::Logs(args) => steer::logs(&args, global).await,
         Command::Start(args) => start::run(&args, global).await,

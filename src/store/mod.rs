@@ -11,7 +11,7 @@ mod results;
 pub mod rows;
 mod value;
 
-pub use open::{Stores, open, redact};
+pub use open::{Stores, open, reach, redact};
 
 use async_trait::async_trait;
 use jiff::Timestamp;

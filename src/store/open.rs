@@ -54,6 +54,18 @@ pub async fn open(url: &str) -> Result<Stores> {
     })
 }
 
+/// Connects and changes nothing: no file is made, no schema brought up to date. False: a file that is still to be made.
+///
+/// # Errors
+/// As [`open`].
+pub async fn reach(url: &str) -> Result<bool> {
+    let file = url.strip_prefix("sqlite://").map(Path::new);
+    if file.is_some_and(|file| !file.exists()) {
+        return Ok(false);
+    }
+    connect(url).await.map(|_| true).map_err(|error| hide(error, url))
+}
+
 /// The address without its password, for people.
 pub fn redact(url: &str) -> String {
     match password(url) {

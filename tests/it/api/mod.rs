@@ -1,6 +1,7 @@
 //! The HTTP API of a real daemon: every route, what it refuses and how it says so, and who may do what.
 
 mod access;
+mod check;
 mod refusals;
 mod routes;
 mod source;

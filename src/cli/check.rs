@@ -1,0 +1,144 @@
+//! `muster check`: what is wrong with the settings, and what they name that cannot be reached.
+
+use super::Global;
+use super::exit::Exit;
+use super::output::{self, Tone, paint};
+use super::settings::{self, InvalidSettings};
+use super::wiring;
+use crate::runtime::secrets::{ConfiguredSecrets, Secrets};
+use crate::store;
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use jiff::Timestamp;
+use muster_core::base::chain::chain;
+use muster_core::base::units::counted;
+use muster_core::model::service::SecretRef;
+use muster_core::model::settings::{SecretSource, Settings, SourceFrom};
+use secrecy::ExposeSecret as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Check settings: whether they are valid, and whether the store, the source, the secrets and the addresses they name are there.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Settings file [default: --settings, else muster.yaml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// A store or a source that takes longer is as good as away.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs the command: one line for each thing.
+///
+/// # Errors
+/// When the settings cannot be read.
+pub async fn run(args: &CheckArgs, global: &Global) -> Result<Exit> {
+    let path = args.config.as_deref().or(global.settings.as_deref());
+    let path = path.unwrap_or(Path::new("muster.yaml"));
+    let settings = match settings::load(path) {
+        Ok(settings) => settings,
+        Err(error) if error.is::<InvalidSettings>() => {
+            tell("settings", Err(error.context("mend what is shown on stderr")));
+            return Ok(Exit::Invalid);
+        }
+        Err(error) => return Err(error.context("`muster init` writes settings to begin with")),
+    };
+    let mut all_good = tell("settings", Ok(format!("{} is valid", path.display())));
+    let secrets = ConfiguredSecrets::new(settings.secrets.clone());
+    for (name, place) in &settings.secrets {
+        all_good &= tell(&format!("secret {name}"), secret(name, place, &secrets));
+    }
+    for token in &settings.tokens {
+        all_good &= tell(&format!("token {}", token.name), fresh(token, &secrets));
+    }
+    for (key, address) in [("listen", settings.listen), ("workers.listen", settings.workers_listen)] {
+        let free = wiring::bind(address, key).await;
+        let hint = "if that is the daemon of these settings, it runs already";
+        let free = free
+            .map(|_| format!("{address} is free"))
+            .map_err(|error| error.context(hint));
+        all_good &= tell(key, free);
+    }
+    all_good &= tell("store", within(reach_store(&settings)).await);
+    all_good &= tell("source", within(resolve(&settings, &secrets)).await);
+    Ok(if all_good { Exit::Done } else { Exit::Failed })
+}
+
+/// Prints a line and says whether it is good.
+fn tell(what: &str, outcome: Result<String>) -> bool {
+    let color = output::stdout_color();
+    let (mark, text) = match &outcome {
+        Ok(text) => (paint("✓", Tone::Good, color), text.clone()),
+        Err(error) => (paint("✗", Tone::Bad, color), chain(error.as_ref())),
+    };
+    output::data(&format!("{mark} {what}: {text}"));
+    outcome.is_ok()
+}
+
+async fn within(work: impl Future<Output = Result<String>>) -> Result<String> {
+    timeout(DEADLINE, work)
+        .await
+        .unwrap_or_else(|_| bail!("no answer within {} s", DEADLINE.as_secs()))
+}
+
+fn secret(name: &str, place: &SecretSource, secrets: &dyn Secrets) -> Result<String> {
+    match place {
+        SecretSource::File(path) if Path::new(path).is_dir() => {
+            let keys = std::fs::read_dir(path)
+                .with_context(|| format!("cannot read {path}"))?
+                .count();
+            ensure!(keys > 0, "{path} is an empty folder; write a file for each key into it");
+            Ok(format!("{path} has {}", counted(keys, "key")))
+        }
+        SecretSource::File(path) => has_value(name, secrets).map(|()| format!("{path} has a value")),
+        SecretSource::Env(variable) => has_value(name, secrets).map(|()| format!("{variable} is set")),
+    }
+}
+
+fn has_value(name: &str, secrets: &dyn Secrets) -> Result<()> {
+    let whole = SecretRef {
+        name: name.to_owned(),
+        key: None,
+    };
+    ensure!(!secrets.get(&whole)?.expose_secret().is_empty(), "its value is empty");
+    Ok(())
+}
+
+fn fresh(token: &muster_core::model::settings::Token, secrets: &dyn Secrets) -> Result<String> {
+    wiring::token(token, secrets)?;
+    match token.expires {
+        Some(expires) if expires <= Timestamp::now() => {
+            bail!("it expired at {expires}; make a new value and set another `expires`")
+        }
+        Some(expires) => Ok(format!("valid until {expires}")),
+        None => Ok("valid".to_owned()),
+    }
+}
+
+async fn reach_store(settings: &Settings) -> Result<String> {
+    let shown = store::redact(&settings.store_url);
+    if store::reach(&settings.store_url).await? {
+        return Ok(format!("{shown} answers"));
+    }
+    let path = Path::new(settings.store_url.trim_start_matches("sqlite://"));
+    let path = std::path::absolute(path)?;
+    // The daemon makes the file and its folder; what must be there is somewhere to make them in.
+    let folder = path.ancestors().skip(1).find(|folder| folder.exists());
+    let folder = folder.context("no folder above it is there")?;
+    let writable = nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK);
+    writable.with_context(|| format!("{} cannot be written to, so {shown} cannot be made", folder.display()))?;
+    Ok(format!("{shown} will be made"))
+}
+
+async fn resolve(settings: &Settings, secrets: &dyn Secrets) -> Result<String> {
+    let place = match &settings.source.from {
+        SourceFrom::Git { url, branch, .. } => format!("{url}, branch {branch}"),
+        SourceFrom::Directory { path } => path.clone(),
+    };
+    let scratch = std::env::temp_dir();
+    let source = wiring::source(settings, &scratch, secrets).with_context(|| place.clone())?;
+    let revision = source.resolve().await.with_context(|| place.clone())?;
+    Ok(format!("{place} is at {}", revision.short()))
+}
