@@ -37,13 +37,13 @@ fn s24_units_outlive_the_daemon_and_are_adopted() {
     assert_eq!(pids(&next), before, "adopted, not started again");
 }
 
-fn long_plan(world: &World, url: &str) {
+fn long_plan(world: &World, url: &str, orphan_timeout: &str) {
     world.repo.write(
         "plans/long.yaml",
         &format!(
             "apiVersion: muster.dev/v1alpha1\nkind: Environment\nmetadata: {{name: crew}}\nspec: {{provider: {{type: process}}}}\n---\n\
              apiVersion: muster.dev/v1alpha1\nkind: WorkerPool\nmetadata: {{name: crew}}\nspec:\n  environment: crew\n  \
-             capacity: {{vus: 100, rate: 500}}\n  workers: {{min: 0, max: 2}}\n  orphanTimeout: 5s\n---\n\
+             capacity: {{vus: 100, rate: 500}}\n  workers: {{min: 0, max: 2}}\n  orphanTimeout: {orphan_timeout}\n---\n\
              apiVersion: muster.dev/v1alpha1\nkind: TestPlan\nmetadata: {{name: long}}\nspec:\n  target: {{baseURL: \"{url}\"}}\n  \
              pool: crew\n  engine: {{type: http, timeout: 5s, requests: [{{name: home, get: /}}]}}\n  \
              phases: [{{name: p, executor: constant-arrival-rate, rate: 600, duration: 12s, maxVUs: 100}}]\n  \
@@ -53,7 +53,8 @@ fn long_plan(world: &World, url: &str) {
     world.repo.commit("a long run");
 }
 
-fn long_world() -> (World, Nginx) {
+/// `orphan_timeout`: how long a daemon may be away; on a busy machine its start alone may take seconds.
+fn long_world(orphan_timeout: &str) -> (World, Nginx) {
     let world = World::new();
     let nginx = Nginx::start(&world.dir.path().join("nginx"), "location / { return 200 \"ok\"; }");
     world.repo.git(&[
@@ -63,7 +64,7 @@ fn long_world() -> (World, Nginx) {
         "plans/checkout.yaml",
         "plans/files/shop.conf",
     ]);
-    long_plan(&world, &nginx.url());
+    long_plan(&world, &nginx.url(), orphan_timeout);
     (world, nginx)
 }
 
@@ -75,7 +76,7 @@ fn settings(world: &World) -> String {
 /// logged is counted once.
 #[test]
 fn s42_a_killed_daemon_is_not_noticed_by_the_run() {
-    let (world, nginx) = long_world();
+    let (world, nginx) = long_world("30s");
     let mut daemon = Daemon::start(world.dir.path(), &settings(&world));
     let id = start_long(&daemon);
     daemon.kill();
@@ -98,7 +99,7 @@ fn s42_a_killed_daemon_is_not_noticed_by_the_run() {
 /// The owner dies for good: load stops within the orphan timeout, and no worker is left.
 #[test]
 fn s41_load_stops_when_its_owner_is_gone() {
-    let (world, nginx) = long_world();
+    let (world, nginx) = long_world("5s");
     let mut daemon = Daemon::start(world.dir.path(), &settings(&world));
     start_long(&daemon);
     daemon.kill();
@@ -121,7 +122,7 @@ fn s41_load_stops_when_its_owner_is_gone() {
 /// What nobody adopts in time is ended by the next daemon and cleaned up.
 #[test]
 fn s42_a_run_that_lost_its_owner_is_ended_by_the_next() {
-    let (world, _nginx) = long_world();
+    let (world, _nginx) = long_world("5s");
     let mut daemon = Daemon::start(world.dir.path(), &settings(&world));
     let id = start_long(&daemon);
     daemon.kill();
