@@ -208,7 +208,7 @@ fn assert_order(world: &World, desired: &Desired, changes: &Changeset) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
     #[test]
     fn s15_apply_then_diff_is_empty(base in any_desired(1, true), head in any_desired(2, true)) {

@@ -410,7 +410,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(96))]
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
         fn s51_percentiles_are_those_of_the_raw_samples(mut values in adversarial()) {

@@ -398,7 +398,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
         fn s48_merging_is_associative_and_commutative(a in stats(), b in stats(), c in stats()) {

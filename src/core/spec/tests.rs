@@ -463,7 +463,7 @@ fn places_hold(tree: &Files, loaded: &Loaded) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn load_never_panics_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "[-a-c:{}\\[\\]&*!|>'\"#%@, \n\t\u{e9}]{0,80}") {

@@ -136,7 +136,7 @@ fn helpful(state: &RunState, plan: &RunPlan) -> Vec<Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(160))]
 
     #[test]
     fn s35_any_events_then_deadlines_alone_lead_to_finished(

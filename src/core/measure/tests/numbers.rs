@@ -24,7 +24,7 @@ fn s44_percentiles_are_of_all_workers_together_and_no_mean() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(20))]
 
     #[test]
     fn s48_parts_may_come_in_any_order(parts in prop::collection::vec((0_u32..20, 0_usize..3, stats()), 1..8), swap in any::<prop::sample::Index>()) {
@@ -140,7 +140,7 @@ fn live_numbers_follow_the_last_seconds() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(20))]
 
     #[test]
     fn s44_merged_on_the_way_or_not_the_numbers_are_the_same(parts in prop::collection::vec((0_u32..10, stats()), 1..8)) {
