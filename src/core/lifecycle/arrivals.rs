@@ -331,6 +331,7 @@ mod tests {
             Some(Duration::from_secs(10)),
             "nothing is due while the rate is 0"
         );
+        assert_eq!(arrivals.count_until(Duration::from_secs(5)), 0);
         assert_eq!(arrivals.count_until(Duration::from_secs(11)), 25);
         assert_eq!(arrivals.time_of(100), Some(Duration::from_secs(12)));
         assert_eq!(arrivals.time_of(101), Some(Duration::from_millis(12_100)));
@@ -372,6 +373,35 @@ mod tests {
         arrivals.count_until(day);
     }
 
+    #[test]
+    fn fractions_too_long_to_be_exact_are_right_to_an_iteration() {
+        let rate = |iterations, per_ms| Rate { iterations, per_ms };
+        let (first, second) = (rate((1 << 61) - 1, (1 << 58) + 1), rate((1 << 61) - 3, (1 << 58) + 3));
+        let hold = Duration::from_secs(10);
+        for (stages, total) in [(1, 80_000_u64), (3, 240_000)] {
+            let stages: Vec<_> = [(second, hold), (first, hold), (second, hold)]
+                .into_iter()
+                .take(stages)
+                .collect();
+            let arrivals = ramping(first, &stages);
+            assert!(arrivals.total().abs_diff(total) <= 1, "{}", arrivals.total());
+        }
+    }
+
+    /// The integral of the rate over the first `seconds`.
+    fn integral_until(start: Rate, stages: &[(Rate, Duration)], seconds: f64) -> f64 {
+        let (mut from, mut left, mut sum) = (start.per_second(), seconds, 0.0);
+        for (rate, length) in stages {
+            let (length, to) = (length.as_secs_f64(), rate.per_second());
+            let inside = left.min(length);
+            if inside > 0.0 {
+                sum += from * inside + (to - from) * inside * inside / (2.0 * length);
+            }
+            (from, left) = (to, left - inside);
+        }
+        sum
+    }
+
     fn any_rate() -> impl Strategy<Value = Rate> {
         let units = prop_oneof![Just(1_u64), Just(1_000), Just(3_000), Just(7_000), Just(60_000)];
         (0_u64..400, units).prop_map(|(iterations, per_ms)| Rate {
@@ -396,6 +426,10 @@ mod tests {
             }
             prop_assert!((arrivals.total() as f64 - integral) > -1e-6 && (arrivals.total() as f64) < integral + 1.0 + 1e-6);
             let times: Vec<Duration> = (0..arrivals.total()).map_while(|k| arrivals.time_of(k)).collect();
+            for (k, time) in times.iter().enumerate() {
+                let due = integral_until(start, &timed, time.as_secs_f64());
+                prop_assert!((due - k as f64).abs() < 1e-4, "{k} at {time:?}, when {due} are due");
+            }
             prop_assert_eq!(times.len() as u64, arrivals.total());
             prop_assert!(times.is_sorted());
             prop_assert!(times.last().is_none_or(|last| *last < arrivals.duration()));

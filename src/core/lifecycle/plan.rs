@@ -163,7 +163,7 @@ pub fn workers_for(phases: &[Phase], capacity: &Capacity) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::workers_for;
+    use super::{PhasePlan, workers_for};
     use crate::model::environment::Capacity;
     use crate::model::id::Name;
     use crate::model::load::{Executor, Phase, PhaseWork, Rate, Users};
@@ -206,5 +206,34 @@ mod tests {
         assert_eq!(workers_for(&[closed(10), closed(2_501)], &capacity), 2);
         assert_eq!(workers_for(&[open(5_001, 100)], &capacity), 2);
         assert_eq!(workers_for(&[open(100, 7_600)], &capacity), 4);
+    }
+
+    #[test]
+    fn phases_end_by_their_clock_or_by_their_iterations() {
+        let minute = Duration::from_secs(60);
+        let timed = phase(Executor::ConstantVus {
+            vus: 1,
+            duration: minute,
+        });
+        let counted = phase(Executor::SharedIterations {
+            vus: 1,
+            iterations: 5,
+            max_duration: minute,
+        });
+        let graceful = Duration::ZERO;
+        assert_eq!(
+            PhasePlan::of(&timed),
+            PhasePlan::Timed {
+                lasts: minute,
+                graceful
+            }
+        );
+        assert_eq!(
+            PhasePlan::of(&counted),
+            PhasePlan::Iterations {
+                at_most: minute,
+                graceful
+            }
+        );
     }
 }

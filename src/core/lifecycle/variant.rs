@@ -103,9 +103,12 @@ pub fn smoke(plan: &mut TestPlan) {
 
 #[cfg(test)]
 mod tests {
-    use super::scale_executor;
+    use super::{scale, scale_executor, smoke};
     use crate::lifecycle::arrivals::Arrivals;
-    use crate::model::load::{Executor, Rate, Users};
+    use crate::measure::testing::{plan, rule, threshold};
+    use crate::model::load::{Executor, PhaseWork, Rate, Users};
+    use crate::model::plan::{AutoStop, TestPlan};
+    use crate::model::threshold::RuleAction;
     use std::time::Duration;
 
     #[test]
@@ -139,5 +142,44 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    fn executors(plan: &TestPlan) -> impl Iterator<Item = &Executor> {
+        plan.phases.iter().filter_map(|phase| match &phase.work {
+            PhaseWork::Load { executor, .. } => Some(executor),
+            PhaseWork::Pause { .. } => None,
+        })
+    }
+
+    #[test]
+    fn a_plan_scales_in_all_its_phases_and_never_to_nothing() {
+        for (factor, users) in [(1.0, 5), (0.5, 3), (0.2, 1), (0.0, 1), (7.0, 5)] {
+            let mut plan = plan(&["a", "b"]);
+            scale(&mut plan, factor);
+            let scaled: Vec<u64> = executors(&plan).map(Executor::peak_vus).collect();
+            assert_eq!(scaled, [users, users], "{factor}");
+        }
+    }
+
+    #[test]
+    fn a_smoke_test_is_one_user_that_nothing_judges() {
+        let mut plan = plan(&["a", "b"]);
+        plan.thresholds = vec![threshold("http_reqs", "count>0")];
+        plan.abort_rules = vec![rule("worker_cpu", "value>90%", 0, RuleAction::Abort)];
+        plan.auto_stop = Some(AutoStop::default());
+        smoke(&mut plan);
+        let executors: Vec<_> = executors(&plan).collect();
+        assert!(
+            matches!(
+                executors[..],
+                [Executor::PerVuIterations {
+                    vus: 1,
+                    iterations: 1,
+                    ..
+                }]
+            ),
+            "{executors:?}"
+        );
+        assert!(plan.thresholds.is_empty() && plan.abort_rules.is_empty() && plan.auto_stop.is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! The ways of the state machine to each ending.
 
+mod edges;
 mod laws;
 
 use crate::lifecycle::deadline;
