@@ -79,8 +79,12 @@ fn reference(from: &Key, kind: Option<Kind>, text: &str) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
-    use super::{dependencies_first, reference};
+    use super::{applied_references, dependencies_first, reference};
+    use crate::diff::world::revision;
+    use crate::model::id::Digest;
     use crate::model::key::{Key, Kind};
+    use crate::model::observed::AppliedResource;
+    use serde_json::json;
 
     fn key(text: &str) -> Key {
         text.parse().expect("a key")
@@ -124,6 +128,31 @@ mod tests {
         }
         for text in ["", "/", "a/b/c/d", "UPPER", "db"] {
             assert_eq!(reference(&from, None, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn s16_what_an_applied_document_depended_on_is_read_from_it() {
+        for (spec, expected) in [
+            (
+                json!({"environment": "lab", "dependsOn": ["Service/db", "o/Service/mq", "nonsense"]}),
+                vec!["p/Environment/lab", "p/Service/db", "o/Service/mq"],
+            ),
+            (
+                json!({"pool": "shared/w", "target": {"service": "shop"}}),
+                vec!["shared/WorkerPool/w", "p/Service/shop"],
+            ),
+            (json!({}), vec![]),
+        ] {
+            let applied = AppliedResource {
+                digest: Digest::of(b""),
+                revision: revision(1),
+                rendered: json!({"spec": spec}),
+                deletion_approved: false,
+                prune_disabled: false,
+            };
+            let expected: Vec<Key> = expected.into_iter().map(key).collect();
+            assert_eq!(applied_references(&key("p/Service/a"), &applied), expected);
         }
     }
 }

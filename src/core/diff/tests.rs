@@ -447,3 +447,61 @@ Plan: 1 to create, 1 to update, 1 to delete, 1 unchanged.
 "
     );
 }
+
+#[test]
+fn s16_what_depends_on_something_unready_waits_unless_it_went_away_by_itself() {
+    let db = "p/Service/db";
+    let of = |number, version| {
+        let shop = service(LAB, version, 1, &[db]);
+        desired(
+            number,
+            vec![(LAB, environment()), (db, service(LAB, "v1", 1, &[])), (SHOP, shop)],
+        )
+    };
+    let mut world = world(&of(1, "v1"));
+    unit(&mut world, "p.service.db.0").state = UnitState::Unhealthy {
+        reason: "500".to_owned(),
+    };
+    let changes = world.diff(&of(2, "v2"), &STRICT);
+    let change = changes.get(&key(SHOP)).expect("it is listed");
+    assert_eq!((change.due, change.drift), (false, false));
+    assert_eq!(change.reason.as_deref(), Some("waits for p/Service/db"));
+    assert!(!changes.is_due());
+
+    world
+        .units(&key(LAB))
+        .retain(|unit| unit.name.as_str() != "p.service.shop.0");
+    let changes = world.diff(&of(1, "v1"), &STRICT);
+    let change = changes.get(&key(SHOP)).expect("it is listed");
+    assert_eq!((change.due, change.drift, change.reason.as_deref()), (true, true, None));
+    let summary = changes.summary();
+    assert_eq!((summary.drifted, summary.update, summary.unchanged), (1, 1, 2));
+    let changes = world.diff(&of(2, "v2"), &STRICT);
+    let change = changes.get(&key(SHOP)).expect("it is listed");
+    assert!(!change.drift, "git changed it too");
+}
+
+#[test]
+fn a_pass_has_work_while_any_unit_is_due() {
+    let mut world = world(&shop(1, "v1", 3));
+    assert!(!world.diff(&shop(1, "v1", 3), &STRICT).is_due());
+    let changes = world.diff(&shop(2, "v2", 3), &STRICT);
+    let change = changes.get(&key(SHOP)).expect("it is listed");
+    assert!(changes.is_due() && change.has_work() && !change.completes());
+    assert!(!change.drift);
+}
+
+#[test]
+fn the_implicit_pool_is_shown_only_while_its_workers_change() {
+    let head = shop(1, "v1", 1);
+    let mut world = world(&head);
+    let pool = crate::topology::local_pool();
+    assert!(world.diff(&head, &STRICT).get(&pool).is_none());
+    world.demand.workers = [(pool.clone(), 2)].into();
+    let changes = world.diff(&head, &STRICT);
+    let change = changes.get(&pool).expect("it is listed");
+    assert_eq!(
+        (change.action, change.due, change.units.len()),
+        (Action::Update, true, 2)
+    );
+}

@@ -305,6 +305,41 @@ mod tests {
     }
 
     #[test]
+    fn s60_addresses_inside_ipv6_count_as_what_they_reach() {
+        for (text, reached) in [
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::10.1.2.3", "10.1.2.3"),
+            ("64:ff9b::a01:203", "10.1.2.3"),
+            ("2002:a01:203::5", "10.1.2.3"),
+            ("::1", "::1"),
+            ("::", "::"),
+            ("::5", "::5"),
+            ("2001:db8::a01:203", "2001:db8::a01:203"),
+        ] {
+            assert_eq!(super::embedded(ip(text)), ip(reached), "{text}");
+        }
+    }
+
+    #[test]
+    fn s60_a_name_opens_ordinary_addresses_and_an_address_only_itself() {
+        let some = rules(&["*.example.com", "10.20.0.0/16"], None);
+        for (address, host, allowed) in [
+            ("93.184.216.34", "x.example.com", true),
+            ("10.0.0.1", "x.example.com", true),
+            ("127.0.0.1", "x.example.com", false),
+            ("93.184.216.34", ".example.com", false),
+            ("10.20.1.9", "10.20.1.9", true),
+            ("93.184.216.34", "10.20.1.9", false),
+        ] {
+            assert_eq!(
+                some.address_allowed(ip(address), 80, host),
+                allowed,
+                "{address} for {host}"
+            );
+        }
+    }
+
+    #[test]
     fn s60_what_muster_started_is_allowed_at_its_port_only() {
         let none = rules(&[], None);
         assert!(none.address_allowed(ip("127.0.0.1"), 4100, "127.0.0.1"));
