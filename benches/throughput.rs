@@ -188,6 +188,13 @@ fn measure(rounds: u64, seconds: u64) {
             tool.cost.push(cost);
         }
     }
+    report(&mut tools);
+}
+
+/// Costs and their ratios. A machine that switches between two speeds can put the median of one tool at one speed and of another at the other, so the
+/// ratios within each round are printed too: there, both had the same speed most of the time.
+fn report(tools: &mut [Tool]) {
+    let by_round: Vec<(&str, Vec<f64>)> = tools.iter().map(|tool| (tool.name, tool.cost.clone())).collect();
     let cost: Vec<(&str, f64)> = tools
         .iter_mut()
         .map(|tool| (tool.name, median(&mut tool.cost)))
@@ -195,11 +202,20 @@ fn measure(rounds: u64, seconds: u64) {
     for (name, value) in &cost {
         figure(&format!("p1_{name}_cpu_per_100k"), *value, "s");
     }
-    let ours = cost[0].1;
-    for (name, value) in &cost[1..] {
+    for ((name, value), (_, rounds)) in cost.iter().zip(&by_round).skip(1) {
         figure(
             &format!("p1_requests_per_cpu_second_over_{name}"),
-            value / ours,
+            value / cost[0].1,
+            "ratio",
+        );
+        let mut ratios: Vec<f64> = rounds
+            .iter()
+            .zip(&by_round[0].1)
+            .map(|(peer, own)| peer / own)
+            .collect();
+        figure(
+            &format!("p1_median_ratio_of_rounds_over_{name}"),
+            median(&mut ratios),
             "ratio",
         );
     }
