@@ -13,7 +13,8 @@ client() { mariadb --no-defaults --user=root --socket="$home/socket" "$@"; }
 install() {
   need_packages libaio1 libnuma1 mariadb-client
   [ -x "$server/bin/mysqld" ] && return
-  need_packages maven unzip
+  command -v mvn >/dev/null || need_packages maven
+  need_packages unzip
   say "fetching $artifact"
   mvn -B -q -Dmaven.repo.local="$state/m2" dependency:get -Dartifact=$artifact -Dtransitive=false >&2 </dev/null 9>&-
   rm -rf "$server.new"
