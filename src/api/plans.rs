@@ -64,7 +64,7 @@ pub async fn one(
     let desired = live.reconciler.desired();
     let resource = desired
         .get(&key)
-        .ok_or_else(|| ApiError::not_found(format!("there is no {key}")))?;
+        .ok_or_else(|| ApiError::not_found(format!("there is no {key}")).hint("`muster tree` shows all there are"))?;
     let statuses: BTreeMap<Key, _> = state.stores.ledger.statuses().await?.into_iter().collect();
     let mut view = views::resource_detail(resource, statuses.get(&key));
     let units = live.reconciler.units();
@@ -267,7 +267,7 @@ fn plan_of(state: &ApiState, caller: &Caller, (project, name): (String, String))
     caller.require(Role::Operator, Some(&key.project))?;
     match state.live()?.reconciler.desired().get(&key) {
         Some(_) => Ok(key),
-        None => Err(ApiError::not_found(format!("there is no {key}"))),
+        None => Err(ApiError::not_found(format!("there is no {key}")).hint("`muster get plans` lists them")),
     }
 }
 

@@ -7,7 +7,7 @@ use super::settings::{self, InvalidSettings};
 use super::wiring;
 use crate::runtime::secrets::{ConfiguredSecrets, Secrets};
 use crate::store;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
 use jiff::Timestamp;
 use muster_core::base::chain::chain;
@@ -40,10 +40,13 @@ pub async fn run(args: &CheckArgs, global: &Global) -> Result<Exit> {
     let settings = match settings::load(path) {
         Ok(settings) => settings,
         Err(error) if error.is::<InvalidSettings>() => {
-            tell("settings", Err(error.context("mend what is shown on stderr")));
+            tell("settings", Err(anyhow!("{error}; mend what is shown on stderr")));
             return Ok(Exit::Invalid);
         }
-        Err(error) => return Err(error.context("`muster init` writes settings to begin with")),
+        Err(error) => {
+            let cause = chain(error.as_ref());
+            bail!("{cause}\n  hint: name a file with --config; `muster init` writes one to begin with");
+        }
     };
     let mut all_good = tell("settings", Ok(format!("{} is valid", path.display())));
     let secrets = ConfiguredSecrets::new(settings.secrets.clone());
@@ -55,10 +58,10 @@ pub async fn run(args: &CheckArgs, global: &Global) -> Result<Exit> {
     }
     for (key, address) in [("listen", settings.listen), ("workers.listen", settings.workers_listen)] {
         let free = wiring::bind(address, key).await;
-        let hint = "if that is the daemon of these settings, it runs already";
+        let hint = "(if that is the daemon of these settings, it runs already)";
         let free = free
             .map(|_| format!("{address} is free"))
-            .map_err(|error| error.context(hint));
+            .map_err(|error| anyhow!("{} {hint}", chain(error.as_ref())));
         all_good &= tell(key, free);
     }
     all_good &= tell("store", within(reach_store(&settings)).await);

@@ -74,7 +74,7 @@ fn line(event: &Value) -> String {
         output::stdout_color(),
     );
     format!(
-        "{}Z  {reason}  {}  {}",
+        "{}Z  {reason}  {:<28}  {}",
         at.replace('T', " "),
         word(&event["about"]),
         word(&event["message"])

@@ -113,7 +113,7 @@ pub async fn resume(args: &TargetArgs, global: &Global) -> Result<Exit> {
 
 async fn act(word: &str, action: &str, body: serde_json::Value, global: &Global) -> Result<Exit> {
     let Some(id) = word.strip_prefix("run/") else {
-        bail!("`{word}` is not run/ID");
+        bail!("`{word}` is not run/ID\n  hint: `muster get runs` lists them; the last digits are enough");
     };
     let answer = client(global)?
         .post(&format!("/api/v1/runs/{id}/{action}"), &body)
@@ -183,6 +183,9 @@ pub async fn logs(args: &LogsArgs, global: &Global) -> Result<Exit> {
         .await?
         .get(&format!("/api/v1/units/{unit}/logs?bytes={}", args.bytes))
         .await?;
-    output::data(answer["log"].as_str().unwrap_or_default());
+    match answer["log"].as_str().unwrap_or_default() {
+        "" => output::progress(&format!("{unit} has written nothing yet")),
+        log => output::data(log),
+    }
     Ok(Exit::Done)
 }

@@ -3,6 +3,10 @@
 use anyhow::{Context as _, Result, bail};
 use muster_core::model::id::Name;
 use muster_core::model::key::{Key, Kind};
+use muster_core::spec::hint::did_you_mean;
+
+/// Kinds, as people write them.
+const KINDS: [&str; 4] = ["plan", "service", "environment", "pool"];
 
 /// A plan as `NAME`, `project/NAME`, `plan/NAME` or `plan/project/NAME`.
 ///
@@ -23,7 +27,7 @@ pub fn plan(text: &str) -> Result<Key> {
 pub fn resource(text: &str) -> Result<Key> {
     let (kind, name) = text
         .split_once('/')
-        .with_context(|| format!("`{text}` is not KIND/NAME"))?;
+        .with_context(|| format!("`{text}` is not KIND/NAME\n  hint: for example plan/{text} or service/{text}"))?;
     let kind = match kind.to_ascii_lowercase().as_str() {
         "plan" => Kind::TestPlan,
         "pool" => Kind::WorkerPool,
@@ -31,7 +35,14 @@ pub fn resource(text: &str) -> Result<Key> {
         lower => Kind::ALL
             .into_iter()
             .find(|kind| kind.as_str().to_ascii_lowercase() == lower)
-            .with_context(|| format!("`{kind}` is not a kind; known: plan, environment, workerpool, service"))?,
+            .with_context(|| {
+                let guess = did_you_mean(lower, KINDS).map(|guess| format!("; {guess}"));
+                let known = KINDS.join(", ");
+                format!(
+                    "`{kind}` is not a kind{}\n  hint: known are {known}",
+                    guess.unwrap_or_default()
+                )
+            })?,
     };
     named(kind, name)
 }
@@ -79,7 +90,10 @@ mod tests {
         assert!(plan("Hello").is_err());
         assert_eq!(resource("Service/shop").unwrap().to_string(), "default/Service/shop");
         assert_eq!(resource("env/lab").unwrap().to_string(), "default/Environment/lab");
-        assert!(resource("shop").is_err());
+        let error = resource("shop").unwrap_err().to_string();
+        assert!(error.contains("service/shop"), "{error}");
+        let error = resource("servce/shop").unwrap_err().to_string();
+        assert!(error.contains("did you mean `service`"), "{error}");
         assert_eq!(run("run/abc"), "abc");
         assert_eq!(about("plan/hello").unwrap(), "default/TestPlan/hello");
         assert_eq!(about("run/abc").unwrap(), "run/abc");

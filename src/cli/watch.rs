@@ -10,6 +10,7 @@ use super::wire::{Client, WireError};
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use muster_core::base::units::counted;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub async fn run(args: &WatchArgs, global: &Global) -> Result<Exit> {
     let client = client(global)?;
     let text = args.run.word();
+    // A daemon that goes away meanwhile is waited for; one that is not there at all is not.
+    client.get("/livez").await?;
     let ended = follow(&client, super::target::run(&text)).await?;
     output::data(&format!(
         "run {} ended: {}",
@@ -152,7 +155,13 @@ fn stage(live: &Value) -> String {
     let stage = word(&live["stage"]);
     let workers = &live["workers"];
     match stage.as_str() {
-        "Provisioning" => format!("Provisioning  {} worker(s)", word(&workers["wanted"])),
+        "Provisioning" => {
+            let wanted = workers["wanted"].as_u64().unwrap_or_default();
+            format!(
+                "Provisioning  {}",
+                counted(usize::try_from(wanted).unwrap_or(usize::MAX), "worker")
+            )
+        }
         "Running" | "Paused" => {
             let phase = &live["phase"];
             let place = format!("{}/{}", phase["index"].as_u64().unwrap_or(0) + 1, word(&phase["of"]));

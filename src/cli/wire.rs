@@ -16,7 +16,8 @@ const ANSWER_MAX: usize = 64 << 20;
 pub enum WireError {
     /// Nobody answered.
     #[error(
-        "no daemon answers at {server} ({reason}); start one with `muster serve --config muster.yaml`, or name it with --server"
+        "no daemon answers at {server} ({reason})\n  hint: start one with `muster serve --config muster.yaml`, or name it with --server; \
+         what `muster run` did is read in the folder where it ran"
     )]
     Unreachable {
         /// Where.

@@ -6,6 +6,7 @@ use super::save::{Saved, save_newest};
 use crate::control::fleet::{EndedWhy, FleetEvent, Progress};
 use crate::control::sync::Published;
 use crate::store::rows::RunRow;
+use muster_core::base::units::counted;
 use muster_core::lifecycle::effects::effects_of;
 use muster_core::lifecycle::event::{Effect, Event};
 use muster_core::lifecycle::state::{Position, RunState};
@@ -326,8 +327,11 @@ fn message_of(state: &RunState, context: &Context, event: &Event) -> String {
     };
     match state.stage() {
         Stage::Provisioning => format!(
-            "run of {}/{} by {} asks for {} workers",
-            plan.project, plan.name, context.identity.trigger.who, context.plan.workers
+            "run of {}/{} by {} asks for {}",
+            plan.project,
+            plan.name,
+            context.identity.trigger.who,
+            counted(context.plan.workers as usize, "worker")
         ),
         Stage::Running { phase: index } => format!("phase {}", phase(index)),
         Stage::Paused { phase: index } => match event {
