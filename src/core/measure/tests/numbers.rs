@@ -2,10 +2,10 @@
 
 use super::{run, whole};
 use crate::measure::query::{Live, Over};
-use crate::measure::slice::Stats;
+use crate::measure::slice::{GeneratorStat, Stats};
 use crate::measure::testing::{at_ease, key, plan, requests, stats, threshold};
 use crate::measure::view::{LATE_S, RunView};
-use crate::model::threshold::{Metric, Statistic, Tags};
+use crate::model::threshold::{Metric, RuleMetric, Statistic, Tags};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -166,4 +166,38 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn every_kind_of_metric_has_its_numbers() {
+    let plan = plan(&["load"]);
+    let mut view = RunView::new(&plan, 1);
+    assert_eq!(whole(&view, "vus", Statistic::Value), None);
+    for (second, vus, cpu) in [(0, 2, 0.25), (1, 9, 0.5), (2, 4, 0.75), (3, 3, 0.5)] {
+        let mut stats = requests(&[10; 5], 0);
+        (stats.data_sent, stats.data_received) = (100, 1_000);
+        stats.add_check("status", 3, 1);
+        view.apply(second, &key("load", "home"), &stats);
+        let stat = GeneratorStat {
+            vus,
+            vus_max: vus + 1,
+            cpu,
+            ..at_ease("load", 5)
+        };
+        view.apply_worker(second, 0, &stat);
+    }
+    for (text, statistic, value) in [
+        ("data_sent", Statistic::Count, 400.0),
+        ("data_received", Statistic::Count, 4_000.0),
+        ("data_received", Statistic::Rate, 1_000.0),
+        ("checks", Statistic::Rate, 0.75),
+        ("vus", Statistic::Value, 3.0),
+        ("vus", Statistic::Min, 2.0),
+        ("vus", Statistic::Max, 9.0),
+        ("vus_max", Statistic::Max, 10.0),
+    ] {
+        assert_eq!(whole(&view, text, statistic), Some(value), "{text} {statistic:?}");
+    }
+    assert_eq!(view.rule_value(&RuleMetric::WorkerCpu, Over::Range(0, 3)), Some(0.5));
+    assert_eq!(view.rule_value(&RuleMetric::WorkerCpu, Over::Range(1, 2)), Some(0.625));
 }
