@@ -279,6 +279,11 @@ impl Runs {
     fn drive(&self, row: RunRow, pinned: Pinned, state: RunState, adopted: Option<oneshot::Sender<()>>) {
         let id = row.identity.id;
         let plan = pinned.run_plan();
+        // Before the reconciler's next look, which would take workers nobody seems to need for superfluous (promise 42).
+        let workers = state.demand(&plan);
+        if workers > 0 {
+            self.shared.demand.set(id, &pinned.pool, workers);
+        }
         let (events, inbox) = mpsc::channel(EVENTS);
         let view = LiveView::new(id, &state, &plan, &pinned.plan);
         let (live, watcher) = watch::channel(view);

@@ -61,6 +61,9 @@ impl Bench {
         let (fleet, runs, demand) = daemon(2, &self.stores, &self.world, &self.folder);
         (self.fleet, self.runs, self.demand) = (fleet, runs, demand);
         assert_eq!(self.runs.adopt().await.unwrap(), 1);
+        // Nothing else has run on this thread yet: the reconciler's first look would see this, and no worker is superfluous.
+        let wanted = self.demand.borrow().workers.get(&local_pool()).copied();
+        assert_eq!(wanted, Some(1), "promise 42: the workers of adopted runs stay");
     }
 
     fn worker(&self, act: Act) {
