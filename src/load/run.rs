@@ -258,7 +258,8 @@ impl Merge {
             *seen
         };
         match message {
-            LaneMessage::Started(phase) if count(&mut self.started, phase) == 1 => {
+            // As for its end, all threads: each tells the end of a phase before the next one's start, so the merged word does, too.
+            LaneMessage::Started(phase) if count(&mut self.started, phase) == lanes => {
                 ready.push_back(Report::PhaseStarted(phase));
             }
             LaneMessage::Ended(phase) if count(&mut self.ended, phase) == lanes => {
