@@ -65,6 +65,7 @@ pub fn job(server: SocketAddr, executor: Executor, think: Option<Duration>) -> J
                 executor,
                 graceful_stop: Duration::from_secs(30),
             },
+            workers: None,
         }],
         engine: Engine::Http(engine),
         base_urls: vec![format!("http://{server}")],

@@ -53,6 +53,7 @@ const IMPURE: &[&str] = &[
 const DRIVERS: &[(&str, &str)] = &[
     ("sqlx::", "store/"),
     ("git2::", "source/git"),
+    ("rdkafka::", "bus/kafka"),
     ("axum::", "api/"),
     ("clap::", "cli/"),
     ("notify::", "source/directory"),

@@ -98,6 +98,8 @@ impl Options {
             store_url: format!("sqlite://{LOCAL_STORE}"),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             workers_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            workers_tls: None,
+            join: Vec::new(),
             tokens: Vec::new(),
             targets: Vec::new(),
             caps: Default::default(),

@@ -247,7 +247,10 @@ fn health(basis: &Basis<'_>, resource: &Resource) -> (HealthState, String) {
                 (None, None) => (HealthState::Healthy, "it can be started".to_owned()),
             }
         }
-        Spec::Service(_) | Spec::WorkerPool(_) => unit_health(basis, &resource.meta.key),
+        Spec::KafkaCluster(_) | Spec::DatabaseCluster(_) => {
+            (HealthState::Unknown, "it is looked after by somebody else".to_owned())
+        }
+        Spec::Service(_) | Spec::WorkerPool(_) | Spec::IngestCluster(_) => unit_health(basis, &resource.meta.key),
     }
 }
 

@@ -453,7 +453,7 @@ fn unit_files(good: &BTreeMap<Name, ProjectDesired>) -> BTreeSet<Digest> {
     resources
         .filter_map(|resource| match &resource.spec {
             Spec::Service(service) => Some(service),
-            Spec::Environment(_) | Spec::WorkerPool(_) | Spec::TestPlan(_) => None,
+            _ => None,
         })
         .flat_map(|service| service.files.iter().map(|file| file.digest.clone()))
         .collect()

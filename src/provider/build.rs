@@ -1,5 +1,6 @@
 //! From an environment of the desired state to the provider that serves it.
 
+use super::joined::JoinedProvider;
 use super::process::{ProcessConfig, ProcessProvider, RunAs, WorkerLaunch};
 use super::simulated::{SimulatedConfig, SimulatedProvider};
 use super::{Provider, ProviderError};
@@ -65,6 +66,7 @@ pub fn build(environment: &Key, spec: &ProviderSpec, host: &Host) -> Result<Arc<
             };
             Ok(Arc::new(SimulatedProvider::open(config, host.clock.clone())?))
         }
+        ProviderSpec::Joined => Ok(Arc::new(JoinedProvider)),
     }
 }
 

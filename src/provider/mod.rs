@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub mod build;
+pub mod joined;
 pub mod process;
 pub mod simulated;
 

@@ -170,6 +170,7 @@ impl Keeper {
             command::What::Resume(_) => self.say(Command::Resume),
             command::What::Stop(wire::Stop { abort: true }) => self.stop(StopMode::Abort, ended::Why::Stopped),
             command::What::Stop(_) => self.stop(StopMode::Graceful, ended::Why::Stopped),
+            command::What::Hook(hook) => tracing::warn!(name = hook.name, "this worker runs no commands"),
         }
     }
 

@@ -157,6 +157,7 @@ impl Session {
             unit: self.identity.unit.as_ref().map(ToString::to_string).unwrap_or_default(),
             pool: self.identity.pool.to_string(),
             threads: self.identity.threads,
+            allows_commands: false,
             held_run,
             held_session,
             epoch: self.epoch,

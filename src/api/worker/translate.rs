@@ -76,6 +76,7 @@ pub(super) fn order(order: Order, epoch: u64) -> wire::FromOwner {
             files: assignment.load.files.keys().cloned().collect(),
             seed: assignment.load.seed,
             orphan_timeout_ms: u64::try_from(assignment.load.orphan_timeout.as_millis()).unwrap_or(u64::MAX),
+            kafka: None,
         }),
         What::Arm { worker_us } => command::What::Arm(wire::Arm { worker_us }),
         What::Commit => command::What::Commit(wire::Commit {}),
@@ -131,6 +132,8 @@ pub(super) fn progress(message: wire::Progress) -> Option<News> {
             last_sequence: ended.last_sequence,
             dropped_frames: ended.dropped_frames,
         },
+        // No hook was ordered.
+        progress::What::HookEnded(_) => return None,
         progress::What::Released(_) => return Some(News::Released { run }),
     };
     Some(News::Progress {

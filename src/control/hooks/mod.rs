@@ -83,9 +83,9 @@ impl Hooks {
     /// Runs one hook to its end or its timeout. Dropped half-way: its processes are killed.
     pub async fn run(&self, run: HookRun) -> Verdict {
         match &run.hook.action {
-            HookAction::Command { command, env, script } => {
-                command::run(self, &run, command, env, script.as_ref().map(|(path, _)| path.as_str())).await
-            }
+            HookAction::Command {
+                command, env, script, ..
+            } => command::run(self, &run, command, env, script.as_ref().map(|(path, _)| path.as_str())).await,
             HookAction::Http {
                 method,
                 url,

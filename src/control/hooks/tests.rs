@@ -47,6 +47,7 @@ fn shell(script: &str, timeout: Duration) -> HookRun {
     }];
     hook(
         HookAction::Command {
+            on_workers: false,
             command,
             env,
             script: None,
@@ -117,6 +118,7 @@ async fn a_script_of_the_repository_is_laid_out_and_run() {
     let content = b"#!/bin/sh\necho script $1\nexit 3\n";
     let digest = muster_core::model::id::Digest::of(content);
     let action = HookAction::Command {
+        on_workers: false,
         command: vec!["./it.sh".to_owned(), "${RUN_ID}".to_owned()],
         env: Vec::new(),
         script: Some(("hooks/it.sh".to_owned(), digest)),

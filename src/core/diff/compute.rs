@@ -172,7 +172,7 @@ fn desired_change(view: &View<'_>, resource: &Resource) -> Change {
     }
     let update = match &resource.spec {
         Spec::Service(service) => &service.update,
-        Spec::WorkerPool(_) | Spec::Environment(_) | Spec::TestPlan(_) => &POOL_UPDATE,
+        _ => &POOL_UPDATE,
     };
     let plan = units::plan(view, key, update);
     let modified = !change.fields.is_empty();

@@ -40,6 +40,7 @@ fn rendered(key: &Key, spec: &Spec, annotations: &Annotations) -> Value {
             } => {
                 json!({"provider": {"type": "simulated", "readyAfter": format!("{}ms", ready_after.as_millis()), "failEvery": fail_every}})
             }
+            ProviderSpec::Joined => json!({"provider": {"type": "joined"}}),
         },
         Spec::WorkerPool(pool) => {
             json!({"environment": pool.environment.to_string(), "min": pool.min, "max": pool.max})
@@ -51,6 +52,8 @@ fn rendered(key: &Key, spec: &Spec, annotations: &Annotations) -> Value {
             "dependsOn": texts(&service.depends_on),
         }),
         Spec::TestPlan(plan) => json!({"dependsOn": texts(&plan.depends_on)}),
+        Spec::KafkaCluster(_) | Spec::DatabaseCluster(_) => json!({}),
+        Spec::IngestCluster(ingest) => json!({"environment": ingest.environment.to_string()}),
     };
     json!({"kind": key.kind.as_str(), "metadata": {"name": key.name.as_str(), "prune": !annotations.prune_disabled,
         "reconcile": !annotations.reconcile_disabled, "approved": annotations.deletion_approved.is_some()}, "spec": spec})
@@ -111,6 +114,7 @@ pub(crate) fn pool(environment: &str, min: u32, max: u32) -> Spec {
         ready_timeout: Duration::from_secs(60),
         keep_warm: Duration::ZERO,
         orphan_timeout: Duration::from_secs(60),
+        bus: None,
     })
 }
 

@@ -176,6 +176,7 @@ mod tests {
                 executor,
                 graceful_stop: Duration::ZERO,
             },
+            workers: None,
         }
     }
 

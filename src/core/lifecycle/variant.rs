@@ -95,6 +95,7 @@ pub fn smoke(plan: &mut TestPlan) {
             },
             graceful_stop: Duration::ZERO,
         },
+        workers: None,
     }];
     plan.thresholds.clear();
     plan.abort_rules.clear();

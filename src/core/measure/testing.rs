@@ -124,6 +124,7 @@ pub(crate) fn plan(phases: &[&str]) -> TestPlan {
             },
             graceful_stop: Duration::from_secs(30),
         },
+        workers: None,
     };
     TestPlan {
         description: None,
@@ -146,6 +147,7 @@ pub(crate) fn plan(phases: &[&str]) -> TestPlan {
         hooks: Vec::new(),
         on_change: OnChange::Finish,
         retention: None,
+        results: None,
     }
 }
 

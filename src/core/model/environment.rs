@@ -32,6 +32,8 @@ pub enum ProviderSpec {
         /// Each n-th create fails; 0: none.
         fail_every: u32,
     },
+    /// Workers come by themselves, with a token of the settings' `join`; only WorkerPools live here, and Muster starts nothing.
+    Joined,
 }
 
 /// Upper bounds of an environment; `None`: no bound of its own.
@@ -78,6 +80,17 @@ pub struct WorkerPool {
     /// A worker that has not heard from its owner for so long ramps down and exits: 5 s to 15 min (promise 41).
     #[serde(with = "units::duration")]
     pub orphan_timeout: Duration,
+    /// What carries results; `None`: workers send straight to the daemon.
+    pub bus: Option<KafkaTopic>,
+}
+
+/// A topic of a KafkaCluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KafkaTopic {
+    /// The KafkaCluster.
+    pub cluster: Key,
+    /// One of its topics.
+    pub topic: String,
 }
 
 /// What one worker carries.

@@ -1,5 +1,6 @@
 //! How load is made: phases, executors, the `http` and `synthetic` engines. k6's words and defaults.
 
+pub use super::data::{DataFile, DataMode};
 use super::id::Name;
 use crate::base::units;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ pub struct Phase {
     pub name: Name,
     /// Load or a pause.
     pub work: PhaseWork,
+    /// How many of the run's workers make its load, the first ones; `None`: all.
+    pub workers: Option<u32>,
 }
 
 /// What a phase does.
@@ -440,19 +443,6 @@ pub struct Think {
     /// At most; never below `min`.
     #[serde(with = "units::duration")]
     pub max: Duration,
-}
-
-/// A data file that every worker gets whole (mode Copy).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DataFile {
-    /// `{{name.column}}`.
-    pub name: String,
-    /// CSV with a header.
-    pub file: RepoFile,
-    /// The header's columns.
-    pub columns: Vec<String>,
-    /// Rows without the header; at least 1.
-    pub rows: u64,
 }
 
 /// A rational share of the load: this worker is `index` of `count`.

@@ -46,6 +46,8 @@ pub struct TestPlan {
     /// How long a run's details are kept; stored with the run. `None`: the settings' default.
     #[serde(with = "units::duration_option")]
     pub retention: Option<Duration>,
+    /// The DatabaseCluster its results go to; `None`: the daemon's own store.
+    pub results: Option<Key>,
 }
 
 impl TestPlan {
@@ -55,7 +57,12 @@ impl TestPlan {
             Target::Service { service, .. } => Some(service),
             Target::BaseUrl(_) => None,
         };
-        self.depends_on.iter().chain(&self.pool).chain(service).collect()
+        self.depends_on
+            .iter()
+            .chain(&self.pool)
+            .chain(service)
+            .chain(&self.results)
+            .collect()
     }
 
     /// How long load lasts at most, graceful stops apart: the sum of all phases and pauses.
@@ -189,6 +196,8 @@ pub enum HookAction {
         env: Vec<EnvVar>,
         /// The script's content, where the program is a file of the repository.
         script: Option<(String, Digest)>,
+        /// Runs on every worker of the run (`onWorkers: All`) instead of on the daemon's host; PreRun only.
+        on_workers: bool,
     },
     /// Sends one request; 2xx is success.
     Http {

@@ -5,6 +5,7 @@ use super::id::Digest;
 use super::key::Key;
 use super::plan::TestPlan;
 use super::service::{Service, StringMap};
+use super::streaming::{DatabaseCluster, IngestCluster, KafkaCluster};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,12 @@ pub enum Spec {
     Environment(Environment),
     /// Load generators.
     WorkerPool(WorkerPool),
+    /// A Kafka cluster's topics.
+    KafkaCluster(KafkaCluster),
+    /// Replicas of `muster ingest`.
+    IngestCluster(IngestCluster),
+    /// Where results go.
+    DatabaseCluster(DatabaseCluster),
     /// Replicated units.
     Service(Service),
     /// A test.
@@ -79,15 +86,19 @@ impl Resource {
         match &self.spec {
             Spec::WorkerPool(pool) => Some(&pool.environment),
             Spec::Service(service) => Some(&service.environment),
-            Spec::Environment(_) | Spec::TestPlan(_) => None,
+            Spec::IngestCluster(ingest) => Some(&ingest.environment),
+            Spec::Environment(_) | Spec::KafkaCluster(_) | Spec::DatabaseCluster(_) | Spec::TestPlan(_) => None,
         }
     }
 
     /// Every resource this one names: what must exist, and (but for a plan's) be applied before it.
     pub fn references(&self) -> Vec<&Key> {
         match &self.spec {
-            Spec::Environment(_) => Vec::new(),
-            Spec::WorkerPool(pool) => vec![&pool.environment],
+            Spec::Environment(_) | Spec::KafkaCluster(_) | Spec::DatabaseCluster(_) => Vec::new(),
+            Spec::WorkerPool(pool) => std::iter::once(&pool.environment)
+                .chain(pool.bus.iter().map(|bus| &bus.cluster))
+                .collect(),
+            Spec::IngestCluster(ingest) => vec![&ingest.environment, &ingest.from.cluster, &ingest.database],
             Spec::Service(service) => std::iter::once(&service.environment)
                 .chain(&service.depends_on)
                 .collect(),

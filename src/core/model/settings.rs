@@ -20,8 +20,12 @@ pub struct Settings {
     pub store_url: String,
     /// API address; anything but loopback has tokens.
     pub listen: SocketAddr,
-    /// Where workers call; loopback in this build.
+    /// Where workers call; anything but loopback has TLS.
     pub workers_listen: SocketAddr,
+    /// What workers are shown there.
+    pub workers_tls: Option<TlsFiles>,
+    /// Who may bring workers to environments of type `joined`.
+    pub join: Vec<JoinRule>,
     /// Who may call the API. Empty: anyone on loopback may do everything.
     pub tokens: Vec<Token>,
     /// Where requests may go.
@@ -70,6 +74,26 @@ pub enum SourceFrom {
         /// Its path.
         path: String,
     },
+}
+
+/// A certificate and its key, in PEM files on the daemon's host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub cert_file: String,
+    /// Its private key.
+    pub key_file: String,
+}
+
+/// Who shows this token may bring workers to one environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRule {
+    /// The Environment, of type `joined`.
+    pub environment: Key,
+    /// At most so many at the same time.
+    pub max_workers: u32,
+    /// The token.
+    pub secret: SecretRef,
 }
 
 /// One who may call the API.

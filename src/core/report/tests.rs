@@ -75,6 +75,7 @@ fn http_plan() -> TestPlan {
             timeout: Duration::from_secs(60),
             on_timeout: OnTimeout::Abort,
         },
+        workers: None,
     };
     plan.phases.insert(1, pause);
     let mut windowed = threshold("http_req_failed", "rate<5%");

@@ -157,6 +157,8 @@ impl Lower<'_> {
             store_url: wire.store.as_ref().map_or(STORE_URL, |store| &store.url).to_owned(),
             listen: listen?,
             workers_listen: workers_listen?,
+            workers_tls: None,
+            join: Vec::new(),
             tokens,
             targets,
             caps,

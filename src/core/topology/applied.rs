@@ -24,6 +24,7 @@ pub(super) fn environment(rendered: &Value) -> Option<Environment> {
                 .and_then(|count| u32::try_from(count).ok())
                 .unwrap_or(0),
         },
+        "joined" => ProviderSpec::Joined,
         _ => return None,
     };
     Some(Environment {

@@ -81,6 +81,7 @@ pub fn local_pool_spec() -> WorkerPool {
         ready_timeout: Duration::from_secs(60),
         keep_warm: Duration::ZERO,
         orphan_timeout: Duration::from_secs(60),
+        bus: None,
     }
 }
 
@@ -119,7 +120,11 @@ pub fn expand(desired: &Desired, demand: &PoolDemand) -> Topology {
         match &resource.spec {
             Spec::Service(service) => expand_service(&mut topology, &resource.meta.key, service),
             Spec::WorkerPool(pool) => expand_pool(&mut topology, &resource.meta.key, pool, demand),
-            Spec::Environment(_) | Spec::TestPlan(_) => {}
+            Spec::Environment(_)
+            | Spec::KafkaCluster(_)
+            | Spec::IngestCluster(_)
+            | Spec::DatabaseCluster(_)
+            | Spec::TestPlan(_) => {}
         }
     }
     expand_pool(&mut topology, &local_pool(), &local_pool_spec(), demand);

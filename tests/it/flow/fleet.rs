@@ -267,6 +267,7 @@ fn plan(rate: u64, seconds: u64) -> LoadPlan {
                 executor,
                 graceful_stop: Duration::from_secs(5),
             },
+            workers: None,
         }],
         engine: Engine::Synthetic(SyntheticEngine {
             p50: Duration::from_millis(5),

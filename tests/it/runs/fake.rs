@@ -51,6 +51,7 @@ pub fn plan() -> TestPlan {
                 },
                 graceful_stop: Duration::from_secs(1),
             },
+            workers: None,
         }],
         thresholds: Vec::new(),
         abort_rules: Vec::new(),
@@ -59,6 +60,7 @@ pub fn plan() -> TestPlan {
         hooks: Vec::new(),
         on_change: OnChange::Finish,
         retention: None,
+        results: None,
     }
 }
 

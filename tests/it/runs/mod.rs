@@ -143,6 +143,7 @@ fn hook(name: &str, when: HookWhen, script: &str) -> Hook {
             command: ["sh", "-c", script].map(str::to_owned).to_vec(),
             env: Vec::new(),
             script: None,
+            on_workers: false,
         },
         timeout: Duration::from_secs(30),
         failure_policy: FailurePolicy::Fail,

@@ -117,6 +117,7 @@ impl Lower<'_, '_> {
                 .and_then(|provisioning| provisioning.keep_warm.as_ref())
                 .map_or(Duration::ZERO, |span| span.0),
             orphan_timeout,
+            bus: None,
         })
     }
 }

@@ -84,6 +84,7 @@ impl Lower<'_, '_> {
             command: command.to_vec(),
             env,
             script,
+            on_workers: false,
         }
     }
 

@@ -29,6 +29,7 @@ impl Lower<'_, '_> {
                 phases.push(Phase {
                     name: name(phase).0.clone(),
                     work,
+                    workers: None,
                 });
             }
         }

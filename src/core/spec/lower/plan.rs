@@ -4,7 +4,7 @@ use super::thresholds::Tagged;
 use super::{Lower, at};
 use crate::model::environment::{Capacity, EnvironmentLimits};
 use crate::model::key::{Key, Kind};
-use crate::model::load::{DataFile, Executor, Phase, PhaseWork};
+use crate::model::load::{DataFile, DataMode, Executor, Phase, PhaseWork};
 use crate::model::plan::{AutoStop, OnChange, PlanLimits, Suspend, Target, TestPlan, Validity};
 use crate::spec::code::Code;
 use crate::spec::wire::plan::{
@@ -66,6 +66,7 @@ impl Lower<'_, '_> {
                 Some(WireOnChange::Abort) => OnChange::Abort,
                 Some(WireOnChange::Finish) | None => OnChange::Finish,
             },
+            results: None,
             retention: wire
                 .results
                 .as_ref()
@@ -172,6 +173,7 @@ impl Lower<'_, '_> {
                         file,
                         columns: csv.columns,
                         rows: csv.rows,
+                        mode: DataMode::Copy,
                     });
                 }
                 Err(problem) => self.error(&pointer, problem.code, problem.message).hint = problem.hint,

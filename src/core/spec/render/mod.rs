@@ -2,6 +2,7 @@
 //! same resource.
 
 mod plan;
+mod streaming;
 mod yaml;
 
 use super::schema::API_VERSION;
@@ -30,6 +31,9 @@ pub(super) fn document(meta: &Meta, spec: &Spec) -> Value {
         Spec::WorkerPool(pool) => worker_pool(meta, pool),
         Spec::Service(service) => service_spec(meta, service),
         Spec::TestPlan(plan) => plan::spec(meta, plan),
+        Spec::KafkaCluster(cluster) => streaming::kafka_cluster(cluster),
+        Spec::IngestCluster(ingest) => streaming::ingest_cluster(meta, ingest),
+        Spec::DatabaseCluster(database) => streaming::database_cluster(database),
     };
     json!({"apiVersion": API_VERSION, "kind": meta.key.kind, "metadata": metadata(meta), "spec": spec})
 }
@@ -75,6 +79,7 @@ fn environment_spec(environment: &Environment) -> Value {
             provider.set("readyAfter", duration(*ready_after));
             provider.set("failEvery", *fail_every);
         }
+        ProviderSpec::Joined => provider.set("type", "joined"),
     }
     let limits = &environment.limits;
     let mut bounds = Fields::new();

@@ -349,6 +349,7 @@ fn rows_are_shared_by_the_users_in_order_and_go_around() {
         name: "users".to_owned(),
         columns: vec!["name".to_owned(), "query".to_owned()],
         rows: 2,
+        mode: muster_core::model::load::DataMode::Copy,
         file: file.clone(),
     }];
     let mut with_file = job(plan.clone());

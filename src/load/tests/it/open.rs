@@ -159,6 +159,7 @@ fn after_iterations_and_at_pauses_the_owner_has_the_word() {
             timeout: GRACE,
             on_timeout: OnTimeout::Abort,
         },
+        workers: None,
     };
     let phases = vec![
         phase("a", iterations(2, 3), GRACE),

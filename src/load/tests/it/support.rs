@@ -236,6 +236,7 @@ pub fn phase(text: &str, executor: Executor, graceful_stop: Duration) -> Phase {
             executor,
             graceful_stop,
         },
+        workers: None,
     }
 }
 
