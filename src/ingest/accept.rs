@@ -42,6 +42,8 @@ pub(super) enum Verdict {
     Stored(u64),
     /// It is held already.
     Held,
+    /// Something before it is not here and was not dropped by its worker: both come again, in order.
+    Early,
     /// It will never be taken.
     Refuse(String),
     /// Its session must be looked up; unknown still after that: refuse.
@@ -108,6 +110,10 @@ impl Known {
             return Verdict::Refuse(reason.to_owned());
         }
         let from = session.taken;
+        // Taken now, it would raise the watermark over what still comes, which would then be taken for a repeat.
+        if frame.sequence - 1 - frame.skipped > from {
+            return Verdict::Early;
+        }
         if message.sequence > from + 1 {
             session.missed(from + 1, message.sequence - 1);
         }

@@ -217,6 +217,7 @@ impl Intake {
                 count("repeat");
                 self.hold_answer(delivery);
             }
+            Verdict::Early => count("early"),
             Verdict::Refuse(reason) => refuse(delivery, reason),
             Verdict::UnknownSession => refuse(delivery, "the session is unknown".to_owned()),
         }

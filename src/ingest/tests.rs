@@ -23,11 +23,17 @@ fn session(worker: u32) -> SessionId {
 }
 
 fn message(worker: u32, sequence: u64, body: Body) -> Message {
+    message_after(worker, sequence, 0, body)
+}
+
+/// One before which the spool dropped so many.
+fn message_after(worker: u32, sequence: u64, skipped: u64, body: Body) -> Message {
     let frame = Frame {
         run: RUN,
         session: session(worker),
         worker,
         sequence,
+        skipped,
         body,
     };
     Message {
@@ -40,6 +46,10 @@ fn message(worker: u32, sequence: u64, body: Body) -> Message {
 
 /// The second of one worker with some requests in it.
 fn second(worker: u32, sequence: u64, requests: u64) -> Message {
+    second_after(worker, sequence, 0, requests)
+}
+
+fn second_after(worker: u32, sequence: u64, skipped: u64, requests: u64) -> Message {
     let mut second = Second {
         second: u32::try_from(sequence - 1).unwrap(),
         ..Second::default()
@@ -54,7 +64,7 @@ fn second(worker: u32, sequence: u64, requests: u64) -> Message {
         ..Stats::default()
     };
     second.entries.insert(series, stats);
-    message(worker, sequence, Body::Second(second))
+    message_after(worker, sequence, skipped, Body::Second(second))
 }
 
 fn end(worker: u32, last_sequence: u64) -> Message {
@@ -310,7 +320,11 @@ async fn s50_a_session_without_end_is_sealed_at_the_deadline_with_what_came() {
     let mut world = World::start(2).await;
     world.producer.send(&[second(0, 1, 1), end(0, 2)]).await.unwrap();
     // Sequences 2 to 4 never came: whoever lost them, they are missing.
-    world.producer.send(&[second(1, 1, 1), second(1, 5, 1)]).await.unwrap();
+    world
+        .producer
+        .send(&[second(1, 1, 1), second_after(1, 5, 3, 1)])
+        .await
+        .unwrap();
     let sealed = world.seal(Duration::from_millis(50)).await;
     let states = sealed.states();
     assert_eq!((states[1].watermark, states[1].end), (5, None));
@@ -322,11 +336,23 @@ async fn s48_a_hole_that_nobody_told_of_is_told_by_the_end() {
     let mut world = World::start(1).await;
     world
         .producer
-        .send(&[second(0, 1, 1), second(0, 4, 1), end(0, 5)])
+        .send(&[second(0, 1, 1), second_after(0, 4, 2, 1), end(0, 5)])
         .await
         .unwrap();
     let sealed = world.seal(Duration::from_secs(5)).await;
     assert_eq!(sealed.states()[0].dropped, [(2, 3)]);
+}
+
+#[tokio::test]
+async fn s49_what_comes_before_something_that_is_still_on_its_way_is_not_taken() {
+    let mut world = World::start(1).await;
+    // The second frame was given up on the way, as when the sessions could not be read; the third was behind it already.
+    let early = world.producer.send(&[second(0, 1, 1), second(0, 3, 4)]).await;
+    assert!(matches!(early, Err(BusError::Unavailable(_))), "{early:?}");
+    let all = [second(0, 1, 1), second(0, 2, 2), second(0, 3, 4), end(0, 4)];
+    assert_eq!(world.producer.send(&all).await.unwrap(), 4);
+    assert_eq!(world.requests().await, 7);
+    assert_eq!(world.seal(Duration::from_secs(5)).await.sessions[0].dropped, []);
 }
 
 #[tokio::test]

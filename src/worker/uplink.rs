@@ -44,6 +44,8 @@ struct Open {
     queue: VecDeque<Message>,
     bytes: usize,
     last_sequence: u64,
+    /// The newest that was not dropped.
+    last_kept: u64,
     acked: u64,
     dropped: Vec<(u64, u64)>,
     dropped_frames: u64,
@@ -89,6 +91,7 @@ impl Spool {
             queue: VecDeque::new(),
             bytes: 0,
             last_sequence: 0,
+            last_kept: 0,
             acked: 0,
             dropped: Vec::new(),
             dropped_frames: 0,
@@ -218,6 +221,7 @@ impl Open {
             session: self.session,
             worker: self.worker,
             sequence: self.last_sequence,
+            skipped: self.last_sequence - 1 - self.last_kept,
             body,
         };
         Message {
@@ -230,6 +234,7 @@ impl Open {
 
     fn keep(&mut self, message: Message) {
         self.bytes += message.payload.len();
+        self.last_kept = message.sequence;
         self.queue.push_back(message);
     }
 

@@ -78,6 +78,11 @@ async fn s48_what_a_full_spool_drops_is_told_as_ranges_in_the_end() {
     let batch = spool.batch().await;
     let sequences: Vec<u64> = batch.iter().map(|message| message.sequence).collect();
     assert_eq!(sequences, [2, 3, 6, 8]);
+    let skipped: Vec<u64> = batch
+        .iter()
+        .map(|message| Frame::decode(&message.payload).unwrap().skipped)
+        .collect();
+    assert_eq!(skipped, [0, 0, 2, 1]);
     let end = Frame::decode(&batch[3].payload).unwrap();
     let dropped = vec![(4, 5), (7, 7)];
     assert_eq!(

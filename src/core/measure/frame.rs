@@ -27,6 +27,8 @@ pub struct Frame {
     pub worker: u32,
     /// From 1, without gaps but for what the spool dropped; the end has one of its own.
     pub sequence: u64,
+    /// How many sequences right before it the spool dropped. Less than that missing: something is still on its way.
+    pub skipped: u64,
     /// What it holds.
     pub body: Body,
 }
@@ -54,6 +56,7 @@ impl Frame {
         out.extend_from_slice(self.session.0.as_bytes());
         put_u64(&mut out, u64::from(self.worker));
         put_u64(&mut out, self.sequence);
+        put_u64(&mut out, self.skipped);
         match &self.body {
             Body::Second(second) => {
                 out.push(0);
@@ -90,6 +93,7 @@ impl Frame {
             session: SessionId(Uuid::from_bytes(reader.array()?)),
             worker: reader.u32()?,
             sequence: reader.u64()?,
+            skipped: reader.u64()?,
             body: match reader.byte()? {
                 0 => Body::Second(read_second(&mut reader)?),
                 1 => read_end(&mut reader)?,
@@ -97,6 +101,9 @@ impl Frame {
             },
         };
         reader.finish()?;
+        if frame.skipped >= frame.sequence {
+            return Err(WireError::Malformed("more is skipped than there was"));
+        }
         Ok(frame)
     }
 }
@@ -173,12 +180,14 @@ mod tests {
     }
 
     fn frame() -> impl Strategy<Value = Frame> {
-        (any::<u128>(), any::<u128>(), any::<u32>(), any::<u64>(), body()).prop_map(
-            |(run, session, worker, sequence, body)| Frame {
+        let place = (0..u64::MAX).prop_flat_map(|skipped| (skipped + 1..=u64::MAX, Just(skipped)));
+        (any::<u128>(), any::<u128>(), any::<u32>(), place, body()).prop_map(
+            |(run, session, worker, (sequence, skipped), body)| Frame {
                 run: RunId(Uuid::from_u128(run)),
                 session: SessionId(Uuid::from_u128(session)),
                 worker,
                 sequence,
+                skipped,
                 body,
             },
         )
@@ -205,16 +214,19 @@ mod tests {
         assert_eq!(Frame::decode(&large), Err(WireError::TooLarge(FRAME_MAX_BYTES)));
         assert_eq!(Frame::decode(&[9; 50]), Err(WireError::Version(9)));
         assert_eq!(Frame::decode(&[]), Err(WireError::Truncated));
-        let frame = Frame {
+        let end = |skipped, dropped| Frame {
             run: RunId(Uuid::nil()),
             session: SessionId(Uuid::nil()),
             worker: 0,
             sequence: 3,
+            skipped,
             body: Body::End {
                 last_sequence: 3,
-                dropped: vec![(2, 9)],
+                dropped,
             },
         };
-        assert!(Frame::decode(&frame.encode()).is_err());
+        assert!(Frame::decode(&end(2, vec![(1, 2)]).encode()).is_ok());
+        assert!(Frame::decode(&end(0, vec![(2, 9)]).encode()).is_err());
+        assert!(Frame::decode(&end(3, Vec::new()).encode()).is_err());
     }
 }
