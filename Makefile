@@ -12,7 +12,7 @@ demo: ## The tour: a repository, a daemon, two commits, two runs, everything tak
 	$(CARGO) build --release --locked
 	target/release/muster demo
 
-test: lint parts ## Everything that must hold; starts MariaDB and MySQL 8 for it
+test: lint parts ## Everything that must hold; starts MariaDB, MySQL 8 and Kafka for it
 	$(CARGO) test --workspace --locked
 
 build: ## An optimised binary at target/release/muster

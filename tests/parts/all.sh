@@ -3,6 +3,6 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Packages one after the other (they share dpkg's lock), in the order of the longest wait.
-for part in mysql8 mariadb nginx git; do
+for part in mysql8 mariadb kafka nginx git; do
   "$here/$part.sh" "$@"
 done
