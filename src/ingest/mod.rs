@@ -4,6 +4,8 @@ mod accept;
 mod flush;
 mod seal;
 #[cfg(test)]
+mod simulation_tests;
+#[cfg(test)]
 mod tests;
 
 pub use seal::Sealed;
