@@ -4,57 +4,31 @@ use super::contents::Contents;
 use super::news::News;
 use crate::runtime::clock::Clock;
 use crate::source::{Source, SourceError, SourceReason, Tree};
-use crate::store::rows::ProjectRow;
 use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
 use muster_core::base::backoff::Backoff;
 use muster_core::base::chain::chain;
-use muster_core::base::units::counted;
-use muster_core::model::desired::{Desired, ProjectDesired};
-use muster_core::model::id::{Digest, Name, Revision};
+use muster_core::model::id::Revision;
 use muster_core::model::key::Key;
 use muster_core::model::policy::Policy;
-use muster_core::model::resource::{Resource, Spec};
 use muster_core::model::run::Severity;
 use muster_core::spec::{self, Cache, Files, Loaded, ProjectLoad};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use projects::Projects;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+mod projects;
+
+pub use projects::{ProjectState, Published};
+
 /// One `ls-remote` over a slow line takes seconds; a minute means nobody is there.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(60);
 /// A first fetch of a large repository takes minutes.
 const READ_DEADLINE: Duration = Duration::from_secs(600);
-
-/// What the reconciler and the API read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Published {
-    /// The newest revision that was read; `None`: only what an earlier daemon left was.
-    pub revision: Option<Revision>,
-    /// What git wants, by the last good revision of each project.
-    pub desired: Arc<Desired>,
-    /// How each project stands.
-    pub projects: BTreeMap<Name, ProjectState>,
-}
-
-/// How one project stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProjectState {
-    /// Newest revision looked at.
-    pub observed: Revision,
-    /// Last good one.
-    pub good: Option<Revision>,
-    /// Errors in the newest revision.
-    pub errors: usize,
-    /// The first of them, with its place.
-    pub first_error: Option<String>,
-    /// Most resources it ever had.
-    pub high_water: u32,
-}
 
 /// How the source is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +84,7 @@ pub struct Sync {
     cache: Cache,
     seen: Option<Revision>,
     failures: u32,
-    rows: BTreeMap<Name, ProjectRow>,
-    good: BTreeMap<Name, ProjectDesired>,
+    projects: Projects,
     published: watch::Sender<Option<Arc<Published>>>,
     state: watch::Sender<SourceState>,
     look: Arc<Notify>,
@@ -157,38 +130,31 @@ impl Sync {
     /// # Errors
     /// When the ledger does not answer.
     pub async fn restore(deps: SyncDeps) -> Result<(Self, SyncHandle), StoreError> {
-        let rows: BTreeMap<Name, ProjectRow> = deps
-            .ledger
-            .projects()
-            .await?
-            .into_iter()
-            .map(|row| (row.project.clone(), row))
-            .collect();
+        let news = News::new(Arc::clone(&deps.ledger), deps.clock.clone());
+        let projects = Projects::restore(Arc::clone(&deps.ledger), news.clone()).await?;
         let (published, published_receiver) = watch::channel(None);
         let (state, state_receiver) = watch::channel(SourceState::Unasked);
         let look = Arc::new(Notify::new());
         let contents = Contents::new(Arc::clone(&deps.ledger));
-        let good: BTreeMap<Name, ProjectDesired> = rows.values().filter_map(restore_project).collect();
         // A reference into a project that is broken at this moment means its last good state (promise 5).
         let mut cache = Cache::default();
-        for (name, project) in &good {
+        for (name, project) in projects.good() {
             cache.remember(name.clone(), project.resources.clone());
         }
         let sync = Self {
-            news: News::new(Arc::clone(&deps.ledger), deps.clock.clone()),
+            news,
             contents: contents.clone(),
             cache,
             seen: None,
             failures: 0,
-            rows,
-            good,
+            projects,
             published,
             state,
             look: Arc::clone(&look),
             loader: spec::load,
             deps,
         };
-        if !sync.rows.is_empty() {
+        if !sync.projects.is_empty() {
             sync.publish(None);
         }
         let handle = SyncHandle {
@@ -292,58 +258,11 @@ impl Sync {
         });
         self.contents.replace(bytes.collect(), all_good);
         for (name, load) in &loaded.projects {
-            self.take_project(name, revision, load).await?;
+            self.projects.take(name, revision, load, self.deps.clock.now()).await?;
         }
-        self.contents.keep(unit_files(&self.good)).await?;
+        self.contents.keep(self.projects.unit_files()).await?;
         self.tell_of_revision(revision, &loaded).await;
         self.publish(Some(revision.clone()));
-        Ok(())
-    }
-
-    async fn take_project(&mut self, name: &Name, revision: &Revision, load: &ProjectLoad) -> Result<(), StoreError> {
-        let old = self.rows.get(name);
-        let diagnostics = serde_json::to_value(&load.diagnostics).unwrap_or_else(|error| json!([error.to_string()]));
-        let mut row = ProjectRow {
-            project: name.clone(),
-            observed_revision: revision.clone(),
-            good_revision: old.and_then(|row| row.good_revision.clone()),
-            resources: old.map_or_else(|| json!([]), |row| row.resources.clone()),
-            diagnostics,
-            high_water: old.map_or(0, |row| row.high_water),
-            at: self.deps.clock.now(),
-        };
-        if load.is_good() {
-            let resources: Vec<&Resource> = load.resources.values().map(Arc::as_ref).collect();
-            row.resources = serde_json::to_value(&resources).map_err(|error| StoreError::Corrupt {
-                table: "project",
-                row: name.to_string(),
-                reason: error.to_string(),
-            })?;
-            row.good_revision = Some(revision.clone());
-            row.high_water = row.high_water.max(u32::try_from(resources.len()).unwrap_or(u32::MAX));
-        }
-        self.deps.ledger.put_project(&row).await?;
-        let was_bad = old.is_some_and(is_bad);
-        let same_errors = old.is_some_and(|row| json!(load.diagnostics) == row.diagnostics);
-        self.rows.insert(name.clone(), row);
-        if load.is_good() {
-            let desired = ProjectDesired {
-                revision: revision.clone(),
-                resources: load.resources.clone(),
-            };
-            self.good.insert(name.clone(), desired);
-            if was_bad {
-                let message = format!("revision {} is valid again", revision.short());
-                self.news
-                    .about_project(name, Severity::Normal, "PlansValid", &message)
-                    .await;
-            }
-        } else if !(was_bad && same_errors) {
-            let message = format!("revision {}: {}", revision.short(), summarize(load));
-            self.news
-                .about_project(name, Severity::Warning, "PlansInvalid", &message)
-                .await;
-        }
         Ok(())
     }
 
@@ -363,24 +282,8 @@ impl Sync {
     }
 
     fn publish(&self, revision: Option<Revision>) {
-        let projects = self.rows.iter().map(|(name, row)| {
-            let state = ProjectState {
-                observed: row.observed_revision.clone(),
-                good: row.good_revision.clone(),
-                errors: errors(row).count(),
-                first_error: errors(row).next().map(place_and_message),
-                high_water: row.high_water,
-            };
-            (name.clone(), state)
-        });
-        let published = Published {
-            revision,
-            desired: Arc::new(Desired {
-                projects: self.good.clone(),
-            }),
-            projects: projects.collect(),
-        };
-        self.published.send_replace(Some(Arc::new(published)));
+        self.published
+            .send_replace(Some(Arc::new(self.projects.published(revision))));
     }
 
     async fn source_answers(&self) {
@@ -430,66 +333,5 @@ fn internal(message: String) -> SourceError {
     }
 }
 
-/// A row that cannot be read back is as if there never was a good revision: nothing is decided about its project.
-fn restore_project(row: &ProjectRow) -> Option<(Name, ProjectDesired)> {
-    let revision = row.good_revision.clone()?;
-    match serde_json::from_value::<Vec<Resource>>(row.resources.clone()) {
-        Ok(resources) => {
-            let resources = resources
-                .into_iter()
-                .map(|resource| (resource.meta.key.clone(), Arc::new(resource)))
-                .collect();
-            Some((row.project.clone(), ProjectDesired { revision, resources }))
-        }
-        Err(error) => {
-            tracing::warn!(project = %row.project, %error, "last good state cannot be read; waiting for the source");
-            None
-        }
-    }
-}
-
-fn unit_files(good: &BTreeMap<Name, ProjectDesired>) -> BTreeSet<Digest> {
-    let resources = good.values().flat_map(|project| project.resources.values());
-    resources
-        .filter_map(|resource| match &resource.spec {
-            Spec::Service(service) => Some(service),
-            _ => None,
-        })
-        .flat_map(|service| service.files.iter().map(|file| file.digest.clone()))
-        .collect()
-}
-
-fn errors(row: &ProjectRow) -> impl Iterator<Item = &Value> {
-    row.diagnostics
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|diagnostic| diagnostic.get("severity").and_then(Value::as_str) != Some("warning"))
-}
-
-fn is_bad(row: &ProjectRow) -> bool {
-    errors(row).next().is_some()
-}
-
-fn place_and_message(diagnostic: &Value) -> String {
-    let text = |name: &str| diagnostic.get(name).and_then(Value::as_str).unwrap_or_default();
-    let line = diagnostic.get("line").and_then(Value::as_u64).unwrap_or(1);
-    format!("{}:{line}: {}", text("file"), text("message"))
-}
-
-fn summarize(load: &ProjectLoad) -> String {
-    let errors: Vec<_> = load
-        .diagnostics
-        .iter()
-        .filter(|diagnostic| diagnostic.is_error())
-        .collect();
-    let first = errors.first().map_or_else(String::new, |first| {
-        format!("; first: {}:{}: {}", first.file, first.span.line, first.message)
-    });
-    let count = counted(errors.len(), "error");
-    format!("{count}{first}; the last good state stays")
-}
-
 #[cfg(test)]
-#[path = "sync_tests.rs"]
 mod tests;
