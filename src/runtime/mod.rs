@@ -1,5 +1,6 @@
-//! What touches the machine for everybody: the clock, signals, telemetry, secrets.
+//! What touches the machine for everybody: the clock, processes, telemetry, secrets.
 
 pub mod clock;
+pub(crate) mod processes;
 pub mod secrets;
 pub mod telemetry;

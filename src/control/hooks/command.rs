@@ -1,6 +1,7 @@
 //! Command hooks: a process group of their own, an environment that holds nothing of the daemon's, TERM then KILL at the timeout.
 
-use super::{HookRun, Hooks, OUTPUT_MAX, Verdict, substitute};
+use super::{HookRun, Hooks, OUTPUT_MAX, Verdict, marks, substitute};
+use crate::runtime::processes::TAG;
 use muster_core::base::chain::chain;
 use muster_core::model::service::{EnvValue, EnvVar};
 use nix::sys::signal::{Signal, killpg};
@@ -80,6 +81,7 @@ async fn try_run(
             }
         }
     }
+    process.env(TAG, marks(run_id).tag);
     let name = Path::new(&program)
         .file_name()
         .unwrap_or_default()

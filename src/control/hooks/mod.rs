@@ -6,6 +6,7 @@ mod http;
 mod tests;
 
 use crate::runtime::clock::Clock;
+use crate::runtime::processes::Marks;
 use crate::runtime::secrets::Secrets;
 use muster_core::model::plan::{Hook, HookAction};
 use muster_core::model::policy::TargetRules;
@@ -13,9 +14,12 @@ use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The end of a hook's output that is kept.
 pub const OUTPUT_MAX: usize = 4 << 10;
+/// What a daemon that was killed left of a hook dies at once, but where its host hangs in a disk.
+const LEFTOVERS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Runs hooks below one folder.
 #[derive(Debug, Clone)]
@@ -80,6 +84,19 @@ impl Hooks {
         Self { folder, clock }
     }
 
+    /// Ends what a killed daemon's command hooks of a run left behind, before any of them is repeated or given up (promises 17, 42).
+    ///
+    /// # Errors
+    /// What is still there, for people.
+    pub async fn end_leftovers(&self, run: &str) -> Result<(), String> {
+        let marks = marks(run);
+        let killed = tokio::task::spawn_blocking(move || marks.kill(Instant::now() + LEFTOVERS_DEADLINE)).await;
+        match killed {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Runs one hook to its end or its timeout. Dropped half-way: its processes are killed.
     pub async fn run(&self, run: HookRun) -> Verdict {
         match &run.hook.action {
@@ -103,6 +120,14 @@ impl Hooks {
                 http::send(&run, request).await
             }
         }
+    }
+}
+
+/// All command hooks of a run carry one tag. A run's id is used once in the world, so nothing needs to be on disk to find them.
+fn marks(run: &str) -> Marks {
+    Marks {
+        tag: format!("hook.{run}"),
+        group: None,
     }
 }
 

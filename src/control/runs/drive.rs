@@ -69,6 +69,12 @@ impl Driver {
             saved,
         );
         let _saver = AbortOnDropHandle::new(tokio::spawn(saver));
+        if self.adopted.is_some()
+            && let Err(reason) = context.shared.hooks.end_leftovers(&context.run().to_string()).await
+        {
+            let message = format!("of a hook that the last daemon had started: {reason}");
+            context.log(Severity::Warning, "HookLeftovers", message).await;
+        }
         let _adoption = self.begin(&newest);
         loop {
             if self.is_over() {

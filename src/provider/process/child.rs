@@ -1,8 +1,8 @@
 //! Starts a unit's process: clean environment, own group, own directory, limits, where told so another user.
 
-use super::identity::{Process, TAG};
 use super::log::Log;
 use super::record::{Folder, Sheet};
+use crate::runtime::processes::{Process, TAG};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::BTreeMap;
 use std::fmt;

@@ -2,7 +2,6 @@
 
 mod child;
 mod health;
-mod identity;
 mod layout;
 mod log;
 mod prepare;
@@ -14,8 +13,8 @@ mod wake;
 pub use layout::WorkerLaunch;
 
 use super::{Materials, Provider, ProviderError};
+use crate::runtime::processes::LOOK;
 use async_trait::async_trait;
-use identity::{LOOK, Marks};
 use layout::SecretEnv;
 use muster_core::model::key::Key;
 use muster_core::model::unit::{ObservedUnit, UnitName, UnitSpec};
@@ -271,7 +270,7 @@ impl ProcessProvider {
     fn clear(&self, present: &Present) -> Result<(), ProviderError> {
         let name = &present.sheet.spec.name;
         let fault = |error: io::Error| ProviderError::Transient(format!("cannot clear up after {name}: {error}"));
-        let marks = Marks::of_leftovers(&present.sheet.tag, present.state.as_ref()).map_err(fault)?;
+        let marks = record::leftovers(&present.sheet, present.state.as_ref()).map_err(fault)?;
         marks.kill(Instant::now() + KILL_DEADLINE).map_err(fault)?;
         let gone = self.config.root.join(format!("{GONE}{name}"));
         remove_all(&gone).map_err(fault)?;
@@ -282,7 +281,7 @@ impl ProcessProvider {
 
     /// KILL for a shim that does not do what it is told.
     fn stop_hard(&self, present: &Present) -> Result<(), ProviderError> {
-        let marks = Marks::of_leftovers(&present.sheet.tag, present.state.as_ref());
+        let marks = record::leftovers(&present.sheet, present.state.as_ref());
         if let Some(state) = &present.state {
             state.shim.signal(Signal::SIGKILL);
         }

@@ -10,7 +10,7 @@
 //! ROOT/UNIT/files/       the unit's working directory
 //! ```
 
-use super::identity::Process;
+use crate::runtime::processes::{Marks, Process, boot_id};
 use jiff::Timestamp;
 use muster_core::model::id::Name;
 use muster_core::model::unit::{UnitSpec, UnitState};
@@ -63,6 +63,19 @@ pub(crate) struct State {
     pub since: Timestamp,
     /// How often it was started again.
     pub restarts: u32,
+}
+
+/// How the processes of a unit whose shim is gone are recognised.
+///
+/// # Errors
+/// When this boot's id cannot be read.
+pub(crate) fn leftovers(sheet: &Sheet, state: Option<&State>) -> io::Result<Marks> {
+    let boot = boot_id()?;
+    let group = state
+        .filter(|state| state.boot_id == boot)
+        .and_then(|state| Some((state.child?, state.shim.pid)));
+    let tag = sheet.tag.clone();
+    Ok(Marks { tag, group })
 }
 
 /// The files of one unit.

@@ -6,11 +6,11 @@
 
 use super::child;
 use super::health::{Prober, Verdict};
-use super::identity::{LOOK, Marks, Process, boot_id};
 use super::log::Log;
 use super::record::{Folder, Sheet, State};
 use super::wake::Waker;
 use crate::runtime::clock::Clock;
+use crate::runtime::processes::{LOOK, Marks, Process, boot_id};
 use muster_core::base::backoff::Backoff;
 use muster_core::model::unit::{EXIT_ORPHANED, UnitState, UnitWork};
 use nix::errno::Errno;

@@ -365,15 +365,15 @@ fn s36_s42_a_rule_pauses_and_is_not_repeated_by_the_next_daemon() {
     assert!(told.contains(&"RuleFired".to_owned()), "{told:?}");
 }
 
-/// A hook that had started when the daemon died is repeated only where its plan says that this does no harm.
+/// A hook that had started when the daemon died is ended by the next one, and repeated only where its plan says that this does no harm.
 #[test]
-fn s42_a_hook_that_had_started_is_repeated_only_if_it_is_idempotent() {
+fn s17_s42_a_hook_that_had_started_is_ended_and_repeated_only_if_it_is_idempotent() {
     let dir = TempDir::new().unwrap();
     let marks = |name: &str| dir.path().join(name);
     let hook = |name: &str, idempotent: bool| {
         // The first time it never ends.
         let script = format!(
-            "echo began >> {0}; if [ $(wc -l < {0}) -lt 2 ]; then exec sleep 60; fi",
+            "echo $$ >> {0}; if [ $(wc -l < {0}) -lt 2 ]; then exec sleep 60; fi",
             marks(name).display()
         );
         let hooks = format!(
@@ -384,13 +384,21 @@ fn s42_a_hook_that_had_started_is_repeated_only_if_it_is_idempotent() {
     let plans = hook("once", false) + &hook("again", true);
     let mut lab = Lab::new(&[("plans.yaml", plans)], &["once", "again"]);
     let runs = ["once", "again"].map(|name| lab.start(name));
-    for name in ["once", "again"] {
-        wait_for("the hook to begin", || marks(name).exists().then_some(()));
-    }
+    let pids = |name: &str| -> Vec<u32> {
+        let text = std::fs::read_to_string(marks(name)).unwrap_or_default();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    };
+    // A zombie has no command line.
+    let lives = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    let first = ["once", "again"].map(|name| wait_for("the hook to begin", || pids(name).first().copied()));
     lab.daemon.kill();
+    assert!(first.map(lives) == [true, true], "hooks outlive a killed daemon");
     lab.daemon = Daemon::again(lab.world.dir.path(), lab.daemon.port());
     let endings = runs.each_ref().map(|id| lab.ending(id));
     assert_eq!(endings, ["Error(hook)", "Passed"]);
-    let began = |name: &str| std::fs::read_to_string(marks(name)).unwrap().lines().count();
-    assert_eq!((began("once"), began("again")), (1, 2));
+    assert_eq!((pids("once").len(), pids("again").len()), (1, 2));
+    assert!(
+        first.map(lives) == [false, false],
+        "the next daemon ends what is left of them"
+    );
 }

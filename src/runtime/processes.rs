@@ -1,6 +1,5 @@
-//! Which processes belong to a unit: by boot id, start time, group and environment tag, never by process id alone (promise 17).
+//! Which processes belong to a unit or a hook: by boot id, start time, group and environment tag, never by process id alone (promise 17).
 
-use super::record::State;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The environment variable all processes of a unit inherit.
+/// The environment variable all processes of a unit or a hook inherit.
 pub(crate) const TAG: &str = "MUSTER_UNIT_TAG";
 /// How often a dying process is looked at again.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
@@ -75,10 +74,10 @@ impl Stat {
     }
 }
 
-/// How a unit's processes are recognised.
+/// How the processes of a unit or a hook are recognised.
 #[derive(Debug, Clone)]
 pub(crate) struct Marks {
-    /// The random word in their environment.
+    /// The word in their environment that nobody else has.
     pub tag: String,
     /// The unit's first process and the shim's session, where they are known to be of this boot. A program that writes over
     /// its environment (nginx does) is still recognised by both.
@@ -86,17 +85,7 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// The marks of a unit whose shim is gone.
-    pub(crate) fn of_leftovers(tag: &str, state: Option<&State>) -> io::Result<Self> {
-        let boot = boot_id()?;
-        let group = state
-            .filter(|state| state.boot_id == boot)
-            .and_then(|state| Some((state.child?, state.shim.pid)));
-        let tag = tag.to_owned();
-        Ok(Self { tag, group })
-    }
-
-    /// All processes of the unit that run now.
+    /// All of them that run now.
     pub(crate) fn members(&self) -> io::Result<Vec<Process>> {
         let me = std::process::id();
         let mut members = Vec::new();
