@@ -359,13 +359,16 @@ impl Base {
     async fn open(options: &Options) -> Result<Self> {
         let state_dir = std::path::absolute(&options.state_dir)?;
         let lock = lock(&state_dir)?;
+        let clock = Clock::system();
+        let secrets: Arc<dyn Secrets> = Arc::new(ConfiguredSecrets::new(options.settings.secrets.clone()));
+        let stores = store::open(&options.settings.store_url).await?;
         Ok(Self {
-            stores: store::open(&options.settings.store_url).await?,
-            clock: Clock::system(),
+            stores: stores.routed(Arc::clone(&secrets), clock.clone()),
+            clock,
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
             policy: Arc::new(options.policy.clone()),
-            secrets: Arc::new(ConfiguredSecrets::new(options.settings.secrets.clone())),
+            secrets,
             state_dir,
             lock,
         })

@@ -16,9 +16,10 @@ use crate::store::rows::{Appended, SlicePart};
 use crate::store::{Results, StoreError};
 use accept::{Known, Verdict};
 use flush::{Batch, Closed};
-use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use muster_core::model::id::RunId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -31,8 +32,8 @@ const FLUSH_EVERY: Duration = Duration::from_millis(500);
 const FLUSH_FRAMES: usize = 512;
 /// Messages taken from the bus at a time.
 const RECEIVE_MAX: usize = 128;
-/// What ingest holds unstored at most, encoded; beyond it nothing is taken from the bus, and frames stay in the workers' spools.
-/// Over a minute of a hundred workers with 20 kB a frame.
+/// What ingest holds unstored, encoded, if it is of two runs; beyond twice this nothing is taken from the bus. Frames then stay in
+/// the workers' spools. Over a minute of a hundred workers with 20 kB a frame.
 const HELD_MAX_BYTES: usize = 128 << 20;
 /// A database call that takes longer is given up and tried again; that it was done meanwhile is then found by reading.
 const STORE_DEADLINE: Duration = Duration::from_secs(10);
@@ -65,9 +66,12 @@ pub struct Intake {
     known: Known,
     open: BTreeMap<RunId, Batch>,
     next_flush: Option<Instant>,
-    retry_at: Option<Instant>,
-    unreadable_until: Option<Instant>,
-    appending: Option<BoxFuture<'static, Result<Appended, StoreError>>>,
+    /// Runs whose database failed just now. Each run may have another one, so each waits by itself.
+    retry_at: BTreeMap<RunId, Instant>,
+    unreadable_until: BTreeMap<RunId, Instant>,
+    /// At most one batch of each run, its oldest.
+    appending: FuturesUnordered<BoxFuture<'static, (RunId, Result<Appended, StoreError>)>>,
+    appended_runs: BTreeSet<RunId>,
 }
 
 /// Ingest into a results store: the handle and the loop.
@@ -85,9 +89,10 @@ pub fn ingest(results: Arc<dyn Results>, clock: Clock) -> (Ingest, Intake) {
         known: Known::default(),
         open: BTreeMap::new(),
         next_flush: None,
-        retry_at: None,
-        unreadable_until: None,
-        appending: None,
+        retry_at: BTreeMap::new(),
+        unreadable_until: BTreeMap::new(),
+        appending: FuturesUnordered::new(),
+        appended_runs: BTreeSet::new(),
     };
     (Ingest { shared }, intake)
 }
@@ -116,6 +121,16 @@ impl Shared {
     fn held_bytes(&self) -> usize {
         self.held().iter().map(|closed| closed.bytes).sum()
     }
+
+    fn held_bytes_of(&self, run: RunId) -> usize {
+        let held = self.held();
+        let of_run = held.iter().filter(|closed| closed.flush.run == run);
+        of_run.map(|closed| closed.bytes).sum()
+    }
+
+    fn held_runs(&self) -> BTreeSet<RunId> {
+        self.held().iter().map(|closed| closed.flush.run).collect()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,7 +141,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 enum Woken {
     Stop,
     Received(Option<Vec<Delivery>>),
-    Appended(Result<Appended, StoreError>),
+    Appended(RunId, Result<Appended, StoreError>),
     Flush,
     Retry,
 }
@@ -137,8 +152,9 @@ impl Intake {
         loop {
             for run in std::mem::take(&mut *lock(&self.shared.sealed)) {
                 self.known.forget(run);
+                self.unreadable_until.remove(&run);
             }
-            self.begin_append();
+            self.begin_appends();
             match self.wait(consumer, &stop).await {
                 Woken::Stop | Woken::Received(None) => break,
                 Woken::Received(Some(deliveries)) => {
@@ -146,23 +162,22 @@ impl Intake {
                         self.take(delivery).await;
                     }
                 }
-                Woken::Appended(result) => self.appended(result).await,
+                Woken::Appended(run, result) => self.appended(run, result).await,
                 Woken::Flush => self.close_all(),
-                Woken::Retry => self.retry_at = None,
+                // The next pass begins what is due.
+                Woken::Retry => {}
             }
         }
         self.close_all();
+        let given_up = self.shared.clock.instant() + LAST_FLUSH;
         let last = async {
             while !self.shared.held().is_empty() {
-                self.retry_at = None;
-                self.begin_append();
-                let Some(result) = OptionFuture::from(self.appending.as_mut()).await else {
-                    break;
-                };
-                let failed = result.is_err();
-                self.appended(result).await;
-                if failed {
-                    self.shared.clock.sleep(RETRY_AFTER).await;
+                self.begin_appends();
+                let retry = self.next_retry();
+                tokio::select! {
+                    Some((run, result)) = self.appending.next() => self.appended(run, result).await,
+                    () = sleep_until(retry.unwrap_or(given_up)), if retry.is_some() => {}
+                    else => break,
                 }
             }
         };
@@ -172,14 +187,15 @@ impl Intake {
     }
 
     async fn wait(&mut self, consumer: &mut dyn Consumer, stop: &CancellationToken) -> Woken {
-        let may_take = self.shared.held_bytes() + self.open_bytes() < HELD_MAX_BYTES;
+        let may_take = self.shared.held_bytes() + self.open_bytes() < 2 * HELD_MAX_BYTES;
+        let retry = self.next_retry();
         let far = self.shared.clock.instant() + Duration::from_secs(3_600);
         tokio::select! {
             biased;
             () = stop.cancelled() => Woken::Stop,
-            Some(result) = OptionFuture::from(self.appending.as_mut()) => Woken::Appended(result),
+            Some((run, result)) = self.appending.next() => Woken::Appended(run, result),
             () = sleep_until(self.next_flush.unwrap_or(far)), if self.next_flush.is_some() => Woken::Flush,
-            () = sleep_until(self.retry_at.unwrap_or(far)), if self.retry_at.is_some() => Woken::Retry,
+            () = sleep_until(retry.unwrap_or(far)), if retry.is_some() => Woken::Retry,
             () = self.shared.flush_now.notified() => Woken::Flush,
             deliveries = consumer.receive(RECEIVE_MAX), if may_take => Woken::Received(deliveries),
         }
@@ -189,8 +205,26 @@ impl Intake {
         self.open.values().map(Batch::bytes).sum()
     }
 
+    /// When the first of the runs that wait after a failure is tried again.
+    fn next_retry(&self) -> Option<Instant> {
+        self.retry_at.values().min().copied()
+    }
+
+    /// Whether a run holds its share: what a run whose database is away may take must leave room for the others.
+    fn is_full(&self, run: RunId) -> bool {
+        let open = self.open.get(&run).map_or(0, Batch::bytes);
+        let of_run = self.shared.held_bytes_of(run) + open;
+        // Cheap for the many that hold little.
+        of_run > HELD_MAX_BYTES / 16 && of_run >= HELD_MAX_BYTES / (self.shared.held_runs().len() + 1)
+    }
+
     async fn take(&mut self, delivery: Delivery) {
         let run = delivery.message.run;
+        if self.is_full(run) {
+            // Not stored, so it comes again.
+            count("full");
+            return;
+        }
         let mut verdict = self.known.judge(&delivery.message);
         if matches!(verdict, Verdict::UnknownSession) {
             if self.read_sessions(run).await.is_err() {
@@ -238,10 +272,8 @@ impl Intake {
     /// and the loop with it.
     async fn read_sessions(&mut self, run: RunId) -> Result<(), StoreError> {
         let unreadable = || StoreError::Unavailable("no answer in time".to_owned());
-        if self
-            .unreadable_until
-            .is_some_and(|until| self.shared.clock.instant() < until)
-        {
+        let until = self.unreadable_until.get(&run);
+        if until.is_some_and(|until| self.shared.clock.instant() < *until) {
             return Err(unreadable());
         }
         let rows = timeout(STORE_DEADLINE, self.shared.results.sessions(run))
@@ -249,12 +281,15 @@ impl Intake {
             .unwrap_or_else(|_| Err(unreadable()));
         match rows {
             Ok(rows) => {
+                self.unreadable_until.remove(&run);
                 self.known.learn(run, rows);
                 Ok(())
             }
             Err(error) => {
                 tracing::warn!(%run, %error, "cannot read the sessions of a run");
-                self.unreadable_until = Some(self.shared.clock.instant() + RETRY_AFTER);
+                let now = self.shared.clock.instant();
+                self.unreadable_until.retain(|_, until| now < *until);
+                self.unreadable_until.insert(run, now + RETRY_AFTER);
                 Err(error)
             }
         }
@@ -275,63 +310,69 @@ impl Intake {
         }
     }
 
-    /// Stores the oldest batch, unless that is under way or failed just now.
-    fn begin_append(&mut self) {
-        if self.appending.is_some() || self.retry_at.is_some() {
-            return;
+    /// Stores the oldest batch of each run, unless one of that run is under way or failed just now.
+    fn begin_appends(&mut self) {
+        let now = self.shared.clock.instant();
+        self.retry_at.retain(|_, at| now < *at);
+        let mut seen = BTreeSet::new();
+        for oldest in self.shared.held().iter() {
+            let run = oldest.flush.run;
+            if !seen.insert(run) || self.retry_at.contains_key(&run) || !self.appended_runs.insert(run) {
+                continue;
+            }
+            let (results, oldest) = (self.shared.results.clone(), oldest.clone());
+            self.appending.push(Box::pin(async move {
+                let result = timeout(STORE_DEADLINE, results.append(&oldest.flush)).await;
+                let slow = || StoreError::Unavailable("no answer in time".to_owned());
+                (run, result.unwrap_or_else(|_| Err(slow())))
+            }));
         }
-        let Some(oldest) = self.shared.held().front().cloned() else {
-            return;
-        };
-        let results = self.shared.results.clone();
-        self.appending = Some(Box::pin(async move {
-            timeout(STORE_DEADLINE, results.append(&oldest.flush))
-                .await
-                .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
-        }));
     }
 
-    async fn appended(&mut self, result: Result<Appended, StoreError>) {
-        self.appending = None;
+    async fn appended(&mut self, run: RunId, result: Result<Appended, StoreError>) {
+        self.appended_runs.remove(&run);
         match result {
             Ok(Appended::Stored) => {
-                let Some(closed) = self.shared.held().pop_front() else {
+                let Some(closed) = self.pop_oldest(run) else {
                     return;
                 };
                 metrics::counter!("muster_ingest_frames_total", "fate" => "stored").increment(closed.frames as u64);
                 self.known.stored(&closed.flush);
                 for (session, sequence, fate) in closed.take_fates() {
-                    let watermark = self.known.watermark(closed.flush.run, session).max(sequence);
+                    let watermark = self.known.watermark(run, session).max(sequence);
                     let _ = fate.send(Fate::Stored(watermark));
                 }
             }
             Ok(Appended::Late) => {
-                for delivery in self.take_held() {
+                for delivery in self.take_held(run) {
                     count("late");
                     let _ = delivery.fate.send(Fate::Refused("the run is sealed".to_owned()));
                 }
             }
-            Ok(Appended::Moved) => self.rebuild().await,
+            Ok(Appended::Moved) => self.rebuild(run).await,
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, "results cannot be stored; trying again");
-                self.retry_at = Some(self.shared.clock.instant() + RETRY_AFTER);
+                tracing::warn!(%run, %error, "results cannot be stored; trying again");
+                self.retry_at.insert(run, self.shared.clock.instant() + RETRY_AFTER);
             }
             Err(error) => {
                 // Not stored: the answers are dropped, the spools keep the frames, other runs go on.
-                tracing::error!(%error, "results are refused by the store");
-                drop(self.take_held());
-                self.retry_at = Some(self.shared.clock.instant() + RETRY_AFTER);
+                tracing::error!(%run, %error, "results are refused by the store");
+                drop(self.take_held(run));
+                self.retry_at.insert(run, self.shared.clock.instant() + RETRY_AFTER);
             }
         }
     }
 
-    /// Takes out everything that is held of the run of the oldest batch, in the order it came, and forgets its sessions.
-    fn take_held(&mut self) -> Vec<Delivery> {
+    fn pop_oldest(&self, run: RunId) -> Option<Arc<Closed>> {
+        let mut held = self.shared.held();
+        let place = held.iter().position(|closed| closed.flush.run == run)?;
+        held.remove(place)
+    }
+
+    /// Takes out everything that is held of a run, in the order it came, and forgets its sessions.
+    fn take_held(&mut self, run: RunId) -> Vec<Delivery> {
         let mut all: Vec<Delivery> = Vec::new();
         let mut held = self.shared.held();
-        let Some(run) = held.front().map(|closed| closed.flush.run) else {
-            return all;
-        };
         held.retain(|closed| {
             if closed.flush.run == run {
                 all.extend(closed.take_deliveries());
@@ -347,11 +388,8 @@ impl Intake {
 
     /// The store was not where the oldest batch thought: another writer, or a commit whose answer was lost. Everything held of
     /// that run is judged anew against what the store says.
-    async fn rebuild(&mut self) {
-        let Some(run) = self.shared.held().front().map(|closed| closed.flush.run) else {
-            return;
-        };
-        let held = self.take_held();
+    async fn rebuild(&mut self, run: RunId) {
+        let held = self.take_held(run);
         if self.read_sessions(run).await.is_err() {
             // Not stored, so they come again.
             return;

@@ -72,7 +72,7 @@ fn end(worker: u32, last_sequence: u64) -> Message {
     message(worker, last_sequence, Body::End { last_sequence, dropped })
 }
 
-/// Results whose database can be away, and can lose the answer to a commit.
+/// Results where the database of [`RUN`] can be away, and which can lose the answer to a commit.
 struct Shaky {
     inner: Arc<dyn Results>,
     away: AtomicBool,
@@ -92,13 +92,13 @@ impl Results for Shaky {
         self.inner.open_session(row).await
     }
     async fn sessions(&self, run: RunId) -> Result<Vec<SessionRow>, StoreError> {
-        if self.away.load(Ordering::Relaxed) {
+        if run == RUN && self.away.load(Ordering::Relaxed) {
             return Err(away());
         }
         self.inner.sessions(run).await
     }
     async fn append(&self, flush: &Flush) -> Result<Appended, StoreError> {
-        if self.away.load(Ordering::Relaxed) {
+        if flush.run == RUN && self.away.load(Ordering::Relaxed) {
             return Err(away());
         }
         let result = self.inner.append(flush).await;
@@ -240,6 +240,43 @@ async fn a_database_that_is_away_from_the_start_keeps_frames_unanswered_and_inge
     };
     tokio::time::timeout(Duration::from_secs(20), work).await.unwrap();
     assert_eq!(world.requests().await, 11);
+}
+
+#[tokio::test]
+async fn s52_a_run_whose_database_is_away_does_not_hold_up_another() {
+    let mut world = World::start(1).await;
+    let other = RunId(Uuid::from_u128(8));
+    world.results.open_run(other).await.unwrap();
+    for row in world.results.sessions(RUN).await.unwrap() {
+        world
+            .results
+            .open_session(&SessionRow { run: other, ..row })
+            .await
+            .unwrap();
+    }
+    let of_other = |message: Message| {
+        let mut frame = Frame::decode(&message.payload).unwrap();
+        frame.run = other;
+        let payload = frame.encode().into();
+        Message {
+            run: other,
+            payload,
+            ..message
+        }
+    };
+    assert_eq!(world.producer.send(&[second(0, 1, 1)]).await.unwrap(), 1);
+    world.results.away.store(true, Ordering::Relaxed);
+    let mut producer = world.producer.clone();
+    let waiting = tokio::spawn(async move { producer.send(&[second(0, 2, 2)]).await });
+    until(async || requests_of(world.ingest.held(RUN)) == 2).await;
+    for sequence in 1..=3 {
+        let stored = world.producer.send(&[of_other(second(0, sequence, 5))]).await;
+        assert_eq!(stored.unwrap(), sequence);
+    }
+    assert!(!waiting.is_finished());
+    world.results.away.store(false, Ordering::Relaxed);
+    assert_eq!(waiting.await.unwrap().unwrap(), 2);
+    assert_eq!(world.requests().await, 3);
 }
 
 #[tokio::test]

@@ -8,10 +8,12 @@ mod migrate;
 mod open;
 mod read;
 mod results;
+mod routed;
 pub mod rows;
 mod value;
 
 pub use open::{Stores, open, reach, redact};
+pub use routed::RoutedResults;
 
 use async_trait::async_trait;
 use jiff::Timestamp;

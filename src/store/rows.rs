@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use muster_core::model::id::{Name, Revision, RunId, SessionId, WorkerId};
 use muster_core::model::key::Key;
 use muster_core::model::run::{Event, RunIdentity};
+use muster_core::model::service::SecretRef;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One project: what it last applied and what its newest commit says.
@@ -88,7 +90,8 @@ pub struct RunRow {
     pub ending: Option<String>,
     /// `lifecycle`'s state, as JSON.
     pub state: serde_json::Value,
-    /// The resolved plan and everything pinned with it, as JSON.
+    /// The resolved plan and everything pinned with it, as JSON. `results` in it is a [`ResultsPin`], or null or absent where the
+    /// run's results are in the daemon's own store.
     pub pinned: serde_json::Value,
     /// When the state must have been left (promise 35).
     pub deadline: Option<Timestamp>,
@@ -102,6 +105,15 @@ pub struct RunRow {
     pub retention_s: Option<u64>,
     /// Grows with each save, from 1.
     pub version: u64,
+}
+
+/// The database that holds a run's results, for as long as the run is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultsPin {
+    /// The DatabaseCluster the plan named.
+    pub cluster: Key,
+    /// Where its address stands; the address itself may change.
+    pub url: SecretRef,
 }
 
 /// What an insert found.

@@ -1,5 +1,6 @@
 //! What a run is pinned to (promise 34): everything that decides its load, kept with its row, so that it can be repeated exactly.
 
+use crate::store::rows::ResultsPin;
 use muster_core::base::units;
 use muster_core::lifecycle::plan::RunPlan;
 use muster_core::model::id::{Digest, RunId};
@@ -39,6 +40,9 @@ pub struct Pinned {
     pub targets: TargetRules,
     /// The strictest of all limits on requests per second.
     pub requests_per_second: Option<u64>,
+    /// The database its results go to; `None`: the daemon's own store.
+    #[serde(default)]
+    pub results: Option<ResultsPin>,
     /// Of all random draws.
     pub seed: u64,
     /// `--smoke`.

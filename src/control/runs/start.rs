@@ -3,6 +3,7 @@
 use super::pinned::Pinned;
 use super::world::World;
 use crate::control::sync::Published;
+use crate::store::rows::ResultsPin;
 use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
 use muster_core::base::units::format_duration;
@@ -197,6 +198,7 @@ pub(super) async fn resolve(
         check_ready(world, key).await?;
     }
     let policy = world.policy();
+    let results = find_results(desired, &plan)?;
     let project_policy = policy.projects.get(project);
     let mut targets = project_policy.map(|policy| policy.targets.clone()).unwrap_or_default();
     let base_urls = base_urls(&plan.target, world, &mut targets).await?;
@@ -226,6 +228,7 @@ pub(super) async fn resolve(
         base_urls,
         targets,
         requests_per_second: bounds.into_iter().flatten().min(),
+        results,
         seed,
         smoke: request.smoke,
         env: request.env.clone(),
@@ -357,6 +360,23 @@ fn find_pool(desired: &Desired, plan: &TestPlan) -> Result<(Key, WorkerPool, Env
     match desired.get(&pool.environment).map(|resource| &resource.spec) {
         Some(Spec::Environment(environment)) => Ok((key.clone(), pool.clone(), environment.clone())),
         _ => Err(missing(&pool.environment)),
+    }
+}
+
+/// The database that the plan's results go to.
+fn find_results(desired: &Desired, plan: &TestPlan) -> Result<Option<ResultsPin>, Blocked> {
+    let Some(key) = &plan.results else {
+        return Ok(None);
+    };
+    match desired.get(key).map(|resource| &resource.spec) {
+        Some(Spec::DatabaseCluster(cluster)) => Ok(Some(ResultsPin {
+            cluster: key.clone(),
+            url: cluster.url.clone(),
+        })),
+        _ => Err(Blocked::NotReady {
+            key: key.clone(),
+            reason: "it does not exist".to_owned(),
+        }),
     }
 }
 

@@ -4,4 +4,4 @@ mod bus;
 mod process;
 mod provider;
 mod source;
-mod store;
+pub mod store;

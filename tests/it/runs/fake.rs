@@ -16,6 +16,8 @@ use muster_core::model::load::{Engine, Executor, Phase, PhaseWork, SyntheticEngi
 use muster_core::model::plan::{OnChange, PlanLimits, Target, TestPlan, Validity};
 use muster_core::model::policy::Policy;
 use muster_core::model::resource::{Annotations, Meta, Origin, Resource, Spec};
+use muster_core::model::service::SecretRef;
+use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine};
 use muster_core::model::unit::ObservedUnit;
 use muster_core::topology::local_pool;
 use std::collections::BTreeMap;
@@ -26,6 +28,12 @@ use uuid::Uuid;
 
 pub fn plan_key() -> Key {
     Key::new(Name::default_project(), Kind::TestPlan, Name::new("hello").unwrap())
+}
+
+/// A database whose address is the secret `results`.
+pub fn cluster_key() -> Key {
+    let name = Name::new("results").unwrap();
+    Key::new(Name::default_project(), Kind::DatabaseCluster, name)
 }
 
 pub fn plan() -> TestPlan {
@@ -102,9 +110,23 @@ impl FakeWorld {
             digest,
             rendered: serde_json::Value::Null,
         };
+        let cluster = Resource {
+            meta: Meta {
+                key: cluster_key(),
+                ..resource.meta.clone()
+            },
+            spec: Spec::DatabaseCluster(DatabaseCluster {
+                engine: DatabaseEngine::Mariadb,
+                url: SecretRef {
+                    name: "results".to_owned(),
+                    key: None,
+                },
+            }),
+            ..resource.clone()
+        };
         let project = ProjectDesired {
             revision: revision.clone(),
-            resources: BTreeMap::from([(plan_key(), Arc::new(resource))]),
+            resources: BTreeMap::from([(plan_key(), Arc::new(resource)), (cluster_key(), Arc::new(cluster))]),
         };
         let state = ProjectState {
             observed: revision.clone(),

@@ -1,5 +1,6 @@
 //! Runs from start to report: the state machine, the ledger, the fleet and the judge together.
 
+mod elsewhere;
 mod fake;
 
 use crate::support::eventually;
@@ -39,7 +40,11 @@ struct Bench {
 
 impl Bench {
     async fn new(plan: TestPlan) -> Self {
-        let (stores, switch) = flaky(open("sqlite::memory:").await.unwrap());
+        Self::on(open("sqlite::memory:").await.unwrap(), plan).await
+    }
+
+    async fn on(stores: Stores, plan: TestPlan) -> Self {
+        let (stores, switch) = flaky(stores);
         let folder = tempfile::tempdir().unwrap();
         let world = FakeWorld::new(plan);
         let (fleet, runs, demand) = daemon(1, &stores, &world, &folder);

@@ -51,7 +51,7 @@ fn revision(digit: char) -> Revision {
     Revision::new(digit.to_string().repeat(40)).unwrap()
 }
 
-fn run_row(id: RunId, plan: &str, created: i64) -> RunRow {
+pub fn run_row(id: RunId, plan: &str, created: i64) -> RunRow {
     RunRow {
         identity: RunIdentity {
             id,

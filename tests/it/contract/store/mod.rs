@@ -3,6 +3,7 @@
 mod killed;
 mod ledger;
 mod results;
+mod routed;
 mod server;
 
 use muster::store::{Stores, open};
@@ -63,30 +64,50 @@ pub async fn on_server(server: &str, hint: &str, statements: &[String]) {
     }
 }
 
+/// A database of a test's own on a server.
+pub struct Database {
+    kind: Kind,
+    name: String,
+    pub url: String,
+}
+
+/// Makes one.
+pub async fn fresh_database(kind: Kind) -> Database {
+    let (server, hint) = server(kind).expect("a kind with a server");
+    let name = format!("muster_{}", Uuid::now_v7().simple());
+    let made = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4");
+    on_server(&server, hint, &[made]).await;
+    let url = with_database(&server, &name);
+    Database { kind, name, url }
+}
+
+impl Database {
+    /// Drops it.
+    pub async fn remove(self) {
+        let (server, hint) = server(self.kind).expect("a kind with a server");
+        on_server(&server, hint, &[format!("DROP DATABASE {}", self.name)]).await;
+    }
+}
+
 /// Runs one property on a fresh database and removes the database whatever comes out.
 pub async fn check<F: Future<Output = ()> + Send + 'static>(kind: Kind, property: fn(Place) -> F) {
     let folder = tempfile::tempdir().unwrap();
-    let name = format!("muster_{}", Uuid::now_v7().simple());
-    let url = match (kind, server(kind)) {
-        (Kind::SqliteMemory, _) => "sqlite::memory:".to_owned(),
+    let database = match server(kind) {
+        Some(_) => Some(fresh_database(kind).await),
+        None => None,
+    };
+    let url = match (kind, &database) {
+        (_, Some(database)) => database.url.clone(),
+        (Kind::SqliteMemory, None) => "sqlite::memory:".to_owned(),
         (_, None) => format!("sqlite://{}/state/muster.db", folder.path().display()),
-        (_, Some((server, hint))) => {
-            on_server(
-                &server,
-                hint,
-                &[format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")],
-            )
-            .await;
-            with_database(&server, &name)
-        }
     };
     let outcome = tokio::spawn(async move {
         let stores = open(&url).await.unwrap();
         property(Place { url, stores }).await;
     })
     .await;
-    if let Some((server, hint)) = server(kind) {
-        on_server(&server, hint, &[format!("DROP DATABASE {name}")]).await;
+    if let Some(database) = database {
+        database.remove().await;
     }
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic.into_panic());

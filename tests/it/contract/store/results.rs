@@ -57,21 +57,24 @@ pub fn flush(run: RunId, session: SessionId, from: u64, to: u64, parts: Vec<Slic
     }
 }
 
+pub fn session_row(run: RunId, session: SessionId, worker: u32) -> SessionRow {
+    SessionRow {
+        run,
+        session,
+        worker,
+        watermark: 0,
+        end: None,
+        dropped: Vec::new(),
+    }
+}
+
 /// A run with some sessions, opened twice as after a lost answer.
 pub async fn opened(results: &Store, sessions: &[SessionId]) -> RunId {
     let run = RunId(Uuid::now_v7());
     for _ in 0..2 {
         results.open_run(run).await.unwrap();
         for (worker, session) in (0..).zip(sessions) {
-            let row = SessionRow {
-                run,
-                session: *session,
-                worker,
-                watermark: 0,
-                end: None,
-                dropped: Vec::new(),
-            };
-            results.open_session(&row).await.unwrap();
+            results.open_session(&session_row(run, *session, worker)).await.unwrap();
         }
     }
     run
