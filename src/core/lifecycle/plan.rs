@@ -150,15 +150,7 @@ impl PhasePlan {
 
 /// How many workers the busiest phase takes: from the capacity of one, at least 1; saturates far beyond any pool.
 pub fn workers_for(phases: &[Phase], capacity: &Capacity) -> u32 {
-    let of_phase = |phase: &Phase| {
-        let PhaseWork::Load { executor, .. } = &phase.work else {
-            return 1;
-        };
-        let by_users = executor.peak_vus().div_ceil(capacity.vus.max(1));
-        let by_rate = (executor.peak_rate().unwrap_or(0.0) / capacity.rate.max(1) as f64).ceil() as u64;
-        u32::try_from(by_users.max(by_rate).max(1)).unwrap_or(u32::MAX)
-    };
-    phases.iter().map(of_phase).max().unwrap_or(1)
+    capacity.workers_for(phases)
 }
 
 #[cfg(test)]

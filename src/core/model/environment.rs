@@ -1,6 +1,7 @@
 //! `Environment` and `WorkerPool`: where units run and what generates load.
 
 use super::key::Key;
+use super::load::{Phase, PhaseWork};
 use crate::base::units;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -108,4 +109,18 @@ impl Capacity {
         vus: 10_000,
         rate: 20_000,
     };
+
+    /// Workers that a run of these phases has: the most that a phase asks for, or needs where it does not ask; at least 1.
+    pub fn workers_for(&self, phases: &[Phase]) -> u32 {
+        let of_phase = |phase: &Phase| {
+            let PhaseWork::Load { executor, .. } = &phase.work else {
+                return 1;
+            };
+            let by_users = executor.peak_vus().div_ceil(self.vus.max(1));
+            let by_rate = (executor.peak_rate().unwrap_or(0.0) / self.rate.max(1) as f64).ceil() as u64;
+            let needed = u32::try_from(by_users.max(by_rate)).unwrap_or(u32::MAX);
+            phase.workers.unwrap_or(needed).max(1)
+        };
+        phases.iter().map(of_phase).max().unwrap_or(1)
+    }
 }

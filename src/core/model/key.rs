@@ -67,9 +67,9 @@ impl Kind {
 
     /// Whether this build acts on resources of the kind.
     pub fn is_supported(self) -> bool {
-        matches!(
+        !matches!(
             self,
-            Self::Environment | Self::WorkerPool | Self::Service | Self::TestPlan
+            Self::LoadBalancer | Self::Campaign | Self::Approval | Self::NotificationChannel
         )
     }
 

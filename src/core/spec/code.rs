@@ -123,6 +123,14 @@ codes! {
     BadUrl = 415,
     /// A plan whose phases make no load.
     NoLoad = 416,
+    /// A topic that the KafkaCluster does not list.
+    UndefinedTopic = 417,
+    /// Results that travel over Kafka and have no database to go to.
+    NoDatabase = 418,
+    /// Nothing in the repository takes results from their topic to their database.
+    NoIngest = 419,
+    /// An environment whose provider cannot hold this kind.
+    WrongEnvironment = 420,
     /// A file that is not in the repository.
     FileNotFound = 501,
     /// A path that leaves the repository.
@@ -131,6 +139,8 @@ codes! {
     FileRefused = 503,
     /// Not a CSV file with a header and at least one row.
     BadCsv = 504,
+    /// A data file with fewer rows than workers that are to share them.
+    TooFewRows = 505,
     /// The settings do not allow this target.
     TargetNotAllowed = 601,
     /// More than the settings' caps.

@@ -225,6 +225,12 @@ mod tests {
             "environment.spec.provider",
             "testplan.spec.engine.scenarios.requests.think.min",
             "service.spec.health",
+            "kafkacluster.spec.topics",
+            "kafkacluster.spec.external.bootstrapservers",
+            "ingestcluster",
+            "databasecluster.spec.engine",
+            "workerpool.spec.bus.topic",
+            "testplan.spec.phases.workers",
         ] {
             let explanation = explain(path).unwrap_or_else(|| panic!("{path}"));
             assert!(!explanation.description.is_empty(), "{path}");

@@ -6,6 +6,7 @@ use crate::model::id::Name;
 use crate::model::key::{Key, Kind};
 use crate::model::resource::{Resource, Spec};
 use crate::model::service::Service;
+use crate::model::streaming::{IngestCluster, KafkaCluster};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -65,6 +66,24 @@ impl Index<'_> {
             Spec::WorkerPool(pool) => Some(pool),
             _ => None,
         }
+    }
+
+    /// A valid KafkaCluster.
+    pub fn kafka(&self, key: &Key) -> Option<&KafkaCluster> {
+        match &self.resource(key)?.spec {
+            Spec::KafkaCluster(cluster) => Some(cluster),
+            _ => None,
+        }
+    }
+
+    /// Every valid IngestCluster, also those of the last good state of projects that cannot be read.
+    pub fn ingests(&self) -> impl Iterator<Item = &IngestCluster> {
+        let unread = self.unreadable.iter().filter_map(|project| self.good.get(project));
+        let all = self.resources.values().chain(unread.flat_map(BTreeMap::values));
+        all.filter_map(|resource| match &resource.spec {
+            Spec::IngestCluster(ingest) => Some(ingest),
+            _ => None,
+        })
     }
 
     /// A valid Service.

@@ -39,7 +39,7 @@ pub fn load(files: &Files, policy: &Policy, cache: &mut Cache) -> Loaded {
     refused_plans(files, policy, &mut loaded, &mut index);
     let mut contents = Contents::new(files, &cache.blobs);
     // Later kinds look at what earlier ones turned out to be.
-    for kind in [Kind::Environment, Kind::WorkerPool, Kind::Service, Kind::TestPlan] {
+    for kind in LOWERED {
         let of_kind: Vec<(Key, &Document)> = index
             .heads
             .iter()
@@ -74,6 +74,17 @@ pub fn load(files: &Files, policy: &Policy, cache: &mut Cache) -> Loaded {
     finish(&mut loaded, &mut cache.good);
     loaded
 }
+
+/// Kinds in the order they are looked at: each refers to those before it only.
+const LOWERED: [Kind; 7] = [
+    Kind::Environment,
+    Kind::KafkaCluster,
+    Kind::DatabaseCluster,
+    Kind::IngestCluster,
+    Kind::WorkerPool,
+    Kind::Service,
+    Kind::TestPlan,
+];
 
 fn parse_all(files: &Files, cache: &mut Cache, loaded: &mut Loaded) -> BTreeMap<String, Arc<Parsed>> {
     let ignore = files

@@ -11,6 +11,7 @@ use super::wire::Metadata;
 use super::wire::environment::{EnvironmentSpec, WorkerPoolSpec};
 use super::wire::plan::TestPlanSpec;
 use super::wire::service::ServiceSpec;
+use super::wire::streaming::{DatabaseClusterSpec, IngestClusterSpec, KafkaClusterSpec};
 use crate::model::id::Name;
 use crate::model::key::Kind;
 use serde::de::DeserializeOwned;
@@ -45,6 +46,9 @@ pub(super) struct Document {
 pub(super) enum Wire {
     Environment(EnvironmentSpec),
     WorkerPool(WorkerPoolSpec),
+    KafkaCluster(KafkaClusterSpec),
+    IngestCluster(IngestClusterSpec),
+    DatabaseCluster(DatabaseClusterSpec),
     Service(ServiceSpec),
     TestPlan(Box<TestPlanSpec>),
 }
@@ -157,6 +161,9 @@ fn decode(
     let wire = match kind {
         Kind::Environment => from::<EnvironmentSpec>(spec).map(Wire::Environment),
         Kind::WorkerPool => from::<WorkerPoolSpec>(spec).map(Wire::WorkerPool),
+        Kind::KafkaCluster => from::<KafkaClusterSpec>(spec).map(Wire::KafkaCluster),
+        Kind::IngestCluster => from::<IngestClusterSpec>(spec).map(Wire::IngestCluster),
+        Kind::DatabaseCluster => from::<DatabaseClusterSpec>(spec).map(Wire::DatabaseCluster),
         Kind::Service => from::<ServiceSpec>(spec).map(Wire::Service),
         Kind::TestPlan => from::<TestPlanSpec>(spec).map(|plan| Wire::TestPlan(Box::new(plan))),
         _ => return None,

@@ -4,6 +4,7 @@ use super::wire::environment::{EnvironmentSpec, WorkerPoolSpec};
 use super::wire::plan::TestPlanSpec;
 use super::wire::service::ServiceSpec;
 use super::wire::settings::SettingsFile;
+use super::wire::streaming::{DatabaseClusterSpec, IngestClusterSpec, KafkaClusterSpec};
 use super::wire::{Metadata, scalar::FORMS};
 use crate::model::key::Kind;
 use schemars::SchemaGenerator;
@@ -24,14 +25,15 @@ pub fn plans() -> Value {
     let mut generator = generator();
     let metadata = generator.subschema_for::<Metadata>().to_value();
     let specs = [
-        (
-            Kind::Environment,
-            generator.subschema_for::<EnvironmentSpec>().to_value(),
-        ),
-        (Kind::WorkerPool, generator.subschema_for::<WorkerPoolSpec>().to_value()),
-        (Kind::Service, generator.subschema_for::<ServiceSpec>().to_value()),
-        (Kind::TestPlan, generator.subschema_for::<TestPlanSpec>().to_value()),
-    ];
+        (Kind::Environment, generator.subschema_for::<EnvironmentSpec>()),
+        (Kind::WorkerPool, generator.subschema_for::<WorkerPoolSpec>()),
+        (Kind::KafkaCluster, generator.subschema_for::<KafkaClusterSpec>()),
+        (Kind::IngestCluster, generator.subschema_for::<IngestClusterSpec>()),
+        (Kind::DatabaseCluster, generator.subschema_for::<DatabaseClusterSpec>()),
+        (Kind::Service, generator.subschema_for::<ServiceSpec>()),
+        (Kind::TestPlan, generator.subschema_for::<TestPlanSpec>()),
+    ]
+    .map(|(kind, spec)| (kind, spec.to_value()));
     let mut definitions = generator.take_definitions(true);
     let is = |kind: Kind| json!({"properties": {"kind": {"const": kind.as_str()}}, "required": ["kind"]});
     let mut cases = Vec::new();

@@ -1,5 +1,6 @@
 //! The daemon's settings file: read, checked, and turned into [`Settings`].
 
+mod join;
 mod overrides;
 
 use super::code::Code;
@@ -15,7 +16,9 @@ use crate::model::id::Name;
 use crate::model::key::{Key, Kind};
 use crate::model::policy::Caps;
 use crate::model::service::SecretRef;
-use crate::model::settings::{ProjectSettings, Role, SecretSource, Settings, SourceFrom, SourceSettings, Token};
+use crate::model::settings::{
+    ProjectSettings, Role, SecretSource, Settings, SourceFrom, SourceSettings, TlsFiles, Token,
+};
 use crate::model::targets::TargetEntry;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,9 +138,12 @@ impl Lower<'_> {
             .and_then(|workers| workers.listen.as_deref())
             .unwrap_or(WORKERS_LISTEN);
         let workers_listen = self.address("/workers/listen", workers);
-        if workers_listen.is_some_and(|listen| !listen.ip().is_loopback()) {
-            let text = "workers call on loopback only in this build; anything else needs TLS";
-            self.error("/workers/listen", Code::UnsafeListen, text).hint = Some("listen on 127.0.0.1".to_owned());
+        let tls = wire.workers.as_ref().and_then(|workers| workers.tls.as_ref());
+        if tls.is_none() && workers_listen.is_some_and(|listen| !listen.ip().is_loopback()) {
+            let text =
+                "workers call beyond loopback and no `workers.tls` is configured: tokens and results could be read";
+            self.error("/workers/listen", Code::UnsafeListen, text).hint =
+                Some("add `tls: {certFile: …, keyFile: …}`, or listen on 127.0.0.1".to_owned());
         }
         let targets = wire
             .targets
@@ -148,6 +154,7 @@ impl Lower<'_> {
         let caps = self.caps("/caps", wire.caps.as_ref(), &Caps::default(), false);
         let projects = self.projects(wire.projects.as_deref().unwrap_or_default(), &caps, &secrets);
         let tokens = self.tokens(&wire.tokens, &projects, &secrets);
+        let join = self.join(&wire.join, &projects, &secrets);
         let percent = wire
             .deletion_guard
             .as_ref()
@@ -157,8 +164,11 @@ impl Lower<'_> {
             store_url: wire.store.as_ref().map_or(STORE_URL, |store| &store.url).to_owned(),
             listen: listen?,
             workers_listen: workers_listen?,
-            workers_tls: None,
-            join: Vec::new(),
+            workers_tls: tls.map(|tls| TlsFiles {
+                cert_file: tls.cert_file.clone(),
+                key_file: tls.key_file.clone(),
+            }),
+            join,
             tokens,
             targets,
             caps,

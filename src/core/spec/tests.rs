@@ -224,7 +224,7 @@ fn files_that_a_plan_names_are_pinned_and_part_of_its_digest() {
     let mut changed = whole();
     changed
         .files
-        .insert("data/users.csv".to_owned(), source(b"name,query\neve,tea\n"));
+        .insert("data/users.csv".to_owned(), source(b"name,query\neve,tea\nbob,milk\n"));
     let after = load_once(&changed, &open());
     let digest = |loaded: &Loaded, key| resource(loaded, key).digest.clone();
     assert_ne!(
@@ -398,7 +398,7 @@ fn s58_commands_of_plans_need_the_settings_leave() {
         let loaded = load_once(&whole(), policy);
         lines(&loaded).into_iter().filter(|line| line.contains("M0603")).count()
     };
-    assert_eq!(found(&policy(SETTINGS)), 3, "two services and a hook");
+    assert_eq!(found(&policy(SETTINGS)), 4, "two services and two hooks");
     assert_eq!(found(&open()), 0);
     assert_eq!(found(&Policy::foreground(&["*.example.com".to_owned()])), 0);
 }

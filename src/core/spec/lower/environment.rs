@@ -18,6 +18,7 @@ impl Lower<'_, '_> {
             Provider::Process(process) => ProviderSpec::Process {
                 work_dir: process.work_dir.clone(),
             },
+            Provider::Joined(_) => ProviderSpec::Joined,
             Provider::Simulated(simulated) => ProviderSpec::Simulated {
                 ready_after: simulated.ready_after.as_ref().map_or(Duration::ZERO, |span| span.0),
                 fail_every: simulated.fail_every.unwrap_or(0),
@@ -107,6 +108,10 @@ impl Lower<'_, '_> {
                 "`orphanTimeout` must be from 5s to 15m",
             );
         }
+        let bus = match &wire.bus {
+            Some(bus) => Some(self.topic("/spec/bus", &bus.kafka_cluster, &bus.topic)?),
+            None => None,
+        };
         Some(WorkerPool {
             environment: environment?,
             capacity,
@@ -117,7 +122,7 @@ impl Lower<'_, '_> {
                 .and_then(|provisioning| provisioning.keep_warm.as_ref())
                 .map_or(Duration::ZERO, |span| span.0),
             orphan_timeout,
-            bus: None,
+            bus,
         })
     }
 }

@@ -14,28 +14,45 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// What `${…}` stands for in hooks.
 const KNOWN: [&str; 3] = ["RUN_ID", "PLAN", "REVISION"];
+/// What it stands for beside those in hooks on workers.
+const KNOWN_ON_WORKERS: [&str; 2] = ["WORKER_INDEX", "WORKER_COUNT"];
 
 impl Lower<'_, '_> {
-    /// Lowers all hooks.
-    pub(super) fn hooks(&mut self, wire: &[WireHook]) -> Vec<Hook> {
+    /// Lowers all hooks; `joined`: the plan's workers are started by hand, on hosts of their own.
+    pub(super) fn hooks(&mut self, wire: &[WireHook], joined: bool) -> Vec<Hook> {
         self.unique("/spec/hooks", "hook", wire.iter().map(|hook| hook.name.as_str()));
         let mut hooks = Vec::new();
         for (index, hook) in wire.iter().enumerate() {
-            hooks.extend(self.hook(&at("/spec/hooks", index), hook));
+            hooks.extend(self.hook(&at("/spec/hooks", index), hook, joined));
         }
         hooks
     }
 
-    fn hook(&mut self, pointer: &str, wire: &WireHook) -> Option<Hook> {
+    fn hook(&mut self, pointer: &str, wire: &WireHook, joined: bool) -> Option<Hook> {
         if !self.exactly_one(
             pointer,
             &[("command", wire.command.is_some()), ("http", wire.http.is_some())],
         ) {
             return None;
         }
-        let known: BTreeSet<String> = KNOWN.into_iter().map(str::to_owned).collect();
+        let mut known: BTreeSet<String> = KNOWN.into_iter().map(str::to_owned).collect();
+        let on_workers = wire.on_workers.is_some();
+        if on_workers {
+            known.extend(KNOWN_ON_WORKERS.map(str::to_owned));
+            if wire.command.is_none() || !matches!(wire.when, WireWhen::PreRun) {
+                let text = "`onWorkers` belongs to a `command` with `when: PreRun`";
+                self.error(&at(pointer, "onWorkers"), Code::Conflict, text);
+            }
+        }
         let action = match (&wire.command, &wire.http) {
-            (Some(command), _) => self.command(pointer, wire, command, &known),
+            (Some(command), _) => {
+                // Workers that come by themselves say themselves whether they run commands; all others are on the daemon's host.
+                let elsewhere = on_workers && joined;
+                if !(self.policy.process_enabled || elsewhere) {
+                    self.process_disabled(&at(pointer, "command"));
+                }
+                self.command(pointer, wire, command, &known)
+            }
             (None, Some(http)) => {
                 if !wire.env.is_empty() {
                     self.error(&at(pointer, "env"), Code::Conflict, "`env` belongs to `command`");
@@ -63,9 +80,6 @@ impl Lower<'_, '_> {
 
     fn command(&mut self, pointer: &str, wire: &WireHook, command: &[String], known: &BTreeSet<String>) -> HookAction {
         let list = at(pointer, "command");
-        if !self.policy.process_enabled {
-            self.process_disabled(&list);
-        }
         for (index, argument) in command.iter().enumerate() {
             self.check_substitutions(&at(&list, index), argument, known);
         }
@@ -84,7 +98,7 @@ impl Lower<'_, '_> {
             command: command.to_vec(),
             env,
             script,
-            on_workers: false,
+            on_workers: wire.on_workers.is_some(),
         }
     }
 

@@ -6,11 +6,12 @@ mod hooks;
 mod phases;
 mod plan;
 mod service;
+mod streaming;
 mod thresholds;
 mod urls;
 
 use super::code::Code;
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Severity};
 use super::files::Contents;
 use super::hint::did_you_mean;
 use super::index::Index;
@@ -52,6 +53,9 @@ impl Lower<'_, '_> {
         let spec = match wire {
             Wire::Environment(spec) => Some(Spec::Environment(self.environment(spec))),
             Wire::WorkerPool(spec) => self.worker_pool(spec).map(Spec::WorkerPool),
+            Wire::KafkaCluster(spec) => Some(Spec::KafkaCluster(self.kafka_cluster(spec))),
+            Wire::IngestCluster(spec) => self.ingest_cluster(spec).map(Spec::IngestCluster),
+            Wire::DatabaseCluster(spec) => Some(Spec::DatabaseCluster(self.database_cluster(spec))),
             Wire::Service(spec) => self.service(spec).map(Spec::Service),
             Wire::TestPlan(spec) => self.plan(spec).map(|plan| Spec::TestPlan(Box::new(plan))),
         };
@@ -94,6 +98,13 @@ impl<'a> Lower<'a, '_> {
         error.key = Some(self.key.clone());
         self.errors.push(error);
         self.errors.last_mut().expect("just pushed")
+    }
+
+    /// Records something worth a look that stops nobody.
+    pub fn warning(&mut self, pointer: &str, code: Code, message: impl Into<String>) -> &mut Diagnostic {
+        let warning = self.error(pointer, code, message);
+        warning.severity = Severity::Warning;
+        warning
     }
 
     /// Records an error with a hint.

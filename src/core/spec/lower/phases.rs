@@ -1,6 +1,7 @@
 //! Phases: k6's defaults filled in, steps expanded to stages, users bounded by what the pool carries.
 
 use super::{Lower, at};
+use crate::model::environment::Capacity;
 use crate::model::load::{Executor, OnTimeout, Phase, PhaseWork, Rate, RateStage, Users, VuStage};
 use crate::spec::code::Code;
 use crate::spec::wire::phase::{
@@ -18,18 +19,21 @@ const MAX_DURATION: Duration = Duration::from_secs(600);
 const PRE_ALLOCATED_MIN: u64 = 10;
 
 impl Lower<'_, '_> {
-    /// Lowers all phases. `most_users` is what `maxVUs` is where a phase does not say.
-    pub(super) fn phases(&mut self, wire: &[WirePhase], most_users: u64) -> Vec<Phase> {
+    /// Lowers all phases. `most_users` is what `maxVUs` is where a phase does not say; less where it has workers that carry less.
+    pub(super) fn phases(&mut self, wire: &[WirePhase], most_users: u64, one: &Capacity) -> Vec<Phase> {
         let names: Vec<&str> = wire.iter().map(|phase| name(phase).0.as_str()).collect();
         self.unique("/spec/phases", "phase", names);
         let mut phases = Vec::new();
         for (index, phase) in wire.iter().enumerate() {
             let pointer = at("/spec/phases", index);
+            let workers = workers(phase);
+            let carried = workers.map(|workers| one.vus.saturating_mul(u64::from(workers)));
+            let most_users = carried.map_or(most_users, |carried| carried.min(most_users));
             if let Some(work) = self.phase(&pointer, phase, most_users) {
                 phases.push(Phase {
                     name: name(phase).0.clone(),
                     work,
-                    workers: None,
+                    workers,
                 });
             }
         }
@@ -212,6 +216,18 @@ pub(super) fn name(phase: &WirePhase) -> &NameText {
         WirePhase::RampingArrivalRate(phase) => &phase.name,
         WirePhase::PerVuIterations(phase) | WirePhase::SharedIterations(phase) => &phase.name,
         WirePhase::Pause(phase) => &phase.name,
+    }
+}
+
+/// How many workers a phase asks for.
+fn workers(phase: &WirePhase) -> Option<u32> {
+    match phase {
+        WirePhase::ConstantVus(phase) => phase.workers,
+        WirePhase::RampingVus(phase) => phase.workers,
+        WirePhase::ConstantArrivalRate(phase) => phase.workers,
+        WirePhase::RampingArrivalRate(phase) => phase.workers,
+        WirePhase::PerVuIterations(phase) | WirePhase::SharedIterations(phase) => phase.workers,
+        WirePhase::Pause(_) => None,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::thresholds::Tagged;
 use super::{Lower, at};
-use crate::model::environment::{Capacity, EnvironmentLimits};
+use crate::model::environment::{Capacity, EnvironmentLimits, ProviderSpec};
 use crate::model::key::{Key, Kind};
 use crate::model::load::{DataFile, DataMode, Executor, Phase, PhaseWork};
 use crate::model::plan::{AutoStop, OnChange, PlanLimits, Suspend, Target, TestPlan, Validity};
 use crate::spec::code::Code;
 use crate::spec::wire::plan::{
-    AutoStop as WireAutoStop, DataFile as WireData, OnChange as WireOnChange, PlanLimits as WireLimits,
-    Target as WireTarget, TestPlanSpec, Validity as WireValidity,
+    AutoStop as WireAutoStop, DataFile as WireData, DataMode as WireMode, OnChange as WireOnChange,
+    PlanLimits as WireLimits, Target as WireTarget, TestPlanSpec, Validity as WireValidity,
 };
 use std::time::Duration;
 
@@ -18,7 +18,11 @@ struct Carried {
     vus: u64,
     rate: u64,
     one: Capacity,
+    /// Most workers at the same time.
+    workers: u32,
     limits: EnvironmentLimits,
+    /// Whether workers come by themselves.
+    joined: bool,
 }
 
 impl Lower<'_, '_> {
@@ -40,7 +44,12 @@ impl Lower<'_, '_> {
             .into_iter()
             .flatten()
             .min();
-        let phases = self.phases(&wire.phases, most_users.unwrap_or(caps.vus));
+        let phases = self.phases(&wire.phases, most_users.unwrap_or(caps.vus), &carried.one);
+        let results = wire.results.as_ref();
+        let database = results.and_then(|results| results.database_cluster.as_ref());
+        let kind = Kind::DatabaseCluster;
+        let database =
+            database.map(|reference| self.reference("/spec/results/databaseCluster", reference, &[kind], Some(kind)));
         let plan = TestPlan {
             description: wire.description.clone(),
             suspend: wire.suspend.as_ref().map(|suspend| Suspend {
@@ -51,7 +60,7 @@ impl Lower<'_, '_> {
             abort_rules: self.abort_rules(&wire.abort_rules, &Tagged::of(&phases, engine.as_ref())),
             auto_stop: self.auto_stop(wire.auto_stop.as_ref()),
             validity: validity(wire.validity.as_ref()),
-            hooks: self.hooks(&wire.hooks),
+            hooks: self.hooks(&wire.hooks, carried.joined),
             target: target?,
             limits,
             engine: engine?,
@@ -66,19 +75,29 @@ impl Lower<'_, '_> {
                 Some(WireOnChange::Abort) => OnChange::Abort,
                 Some(WireOnChange::Finish) | None => OnChange::Finish,
             },
-            results: None,
-            retention: wire
-                .results
-                .as_ref()
+            results: match database {
+                Some(database) => Some(database?),
+                None => None,
+            },
+            retention: results
                 .and_then(|results| results.retention.as_ref())
                 .map(|span| span.0),
         };
         self.within(&plan, &carried);
+        self.enough_rows(&plan, &carried.one);
+        self.way_of_results(&plan);
         Some(plan)
     }
 
     fn depends_on(&mut self, wire: &TestPlanSpec) -> Vec<Key> {
-        let kinds = [Kind::Service, Kind::WorkerPool, Kind::Environment];
+        let kinds = [
+            Kind::Service,
+            Kind::WorkerPool,
+            Kind::Environment,
+            Kind::KafkaCluster,
+            Kind::IngestCluster,
+            Kind::DatabaseCluster,
+        ];
         let mut keys = Vec::new();
         for (index, reference) in wire.depends_on.iter().enumerate() {
             keys.extend(self.reference(&at("/spec/dependsOn", index), reference, &kinds, None));
@@ -173,7 +192,11 @@ impl Lower<'_, '_> {
                         file,
                         columns: csv.columns,
                         rows: csv.rows,
-                        mode: DataMode::Copy,
+                        mode: match data.mode {
+                            Some(WireMode::Split) => DataMode::Split,
+                            Some(WireMode::Unique) => DataMode::Unique,
+                            Some(WireMode::Copy) | None => DataMode::Copy,
+                        },
                     });
                 }
                 Err(problem) => self.error(&pointer, problem.code, problem.message).hint = problem.hint,
@@ -199,7 +222,9 @@ impl Lower<'_, '_> {
             vus: all(one.vus),
             rate: all(one.rate),
             one,
+            workers: most,
             limits,
+            joined: environment.is_some_and(|environment| environment.provider == ProviderSpec::Joined),
         }
     }
 
@@ -234,27 +259,43 @@ impl Lower<'_, '_> {
     fn within(&mut self, plan: &TestPlan, carried: &Carried) {
         let caps = self.project().caps.clone();
         let plan_limits = plan.limits.clone();
+        const CARRY: &str = "what its workers carry";
         let rates = [
             (Some(caps.rate), "the settings' cap", Code::CapExceeded),
             (plan_limits.rate, "the plan's own limit", Code::LimitExceeded),
             (carried.limits.rate, "its environment's limit", Code::LimitExceeded),
-            (Some(carried.rate), "what its workers carry", Code::LimitExceeded),
         ];
         let users = [
             (Some(caps.vus), "the settings' cap", Code::CapExceeded),
             (plan_limits.vus, "the plan's own limit", Code::LimitExceeded),
             (carried.limits.vus, "its environment's limit", Code::LimitExceeded),
-            (Some(carried.vus), "what its workers carry", Code::LimitExceeded),
         ];
         for (index, phase) in plan.phases.iter().enumerate() {
             let PhaseWork::Load { executor, .. } = &phase.work else {
                 continue;
             };
             let pointer = at("/spec/phases", index);
+            let own = |capacity: u64, all: u64| {
+                let most = phase
+                    .workers
+                    .map_or(all, |workers| capacity.saturating_mul(u64::from(workers)));
+                [(Some(most.min(all)), CARRY, Code::LimitExceeded)]
+            };
             if let Some(rate) = executor.peak_rate() {
-                self.bounded(&pointer, phase, "iterations per second", rate, &rates);
+                let bounds = [&rates[..], &own(carried.one.rate, carried.rate)].concat();
+                self.bounded(&pointer, phase, "iterations per second", rate, &bounds);
             }
-            self.bounded(&pointer, phase, "users", executor.peak_vus() as f64, &users);
+            let bounds = [&users[..], &own(carried.one.vus, carried.vus)].concat();
+            self.bounded(&pointer, phase, "users", executor.peak_vus() as f64, &bounds);
+            if let Some(wanted) = phase.workers.filter(|wanted| *wanted > carried.workers) {
+                let text = format!(
+                    "phase `{}` wants {wanted} workers; there can be {}",
+                    phase.name, carried.workers
+                );
+                self.error(&at(&pointer, "workers"), Code::LimitExceeded, text).hint = Some(
+                    "the pool's `workers.max`, its environment's limit and the settings' cap bound them".to_owned(),
+                );
+            }
             let workers = workers(executor, &carried.one);
             if workers > u64::from(caps.workers) {
                 let text = format!(
@@ -281,6 +322,20 @@ impl Lower<'_, '_> {
                 format(limit)
             );
             self.error("/spec/phases", code, text);
+        }
+    }
+
+    /// Every worker of the run needs a row of a file that they share (promise 40).
+    fn enough_rows(&mut self, plan: &TestPlan, one: &Capacity) {
+        let workers = one.workers_for(&plan.phases);
+        for (index, data) in plan.data.iter().enumerate() {
+            if data.mode != DataMode::Copy && data.rows < u64::from(workers) {
+                let text = format!(
+                    "`{}` has {} rows for {workers} workers: each needs at least one",
+                    data.name, data.rows
+                );
+                self.error(&at(&at("/spec/data", index), "mode"), Code::TooFewRows, text);
+            }
         }
     }
 

@@ -23,6 +23,9 @@ impl Lower<'_, '_> {
             &[Kind::Environment],
             Some(Kind::Environment),
         );
+        if let Some(environment) = &environment {
+            self.not_joined(environment);
+        }
         let provider = environment
             .as_ref()
             .and_then(|key| self.index.environment(key))

@@ -105,13 +105,24 @@ fn environment_spec(environment: &Environment) -> Value {
 }
 
 fn worker_pool(meta: &Meta, pool: &WorkerPool) -> Value {
-    json!({
-        "environment": reference(meta, &pool.environment, false),
-        "capacity": {"vus": pool.capacity.vus, "rate": pool.capacity.rate},
-        "workers": {"min": pool.min, "max": pool.max},
-        "provisioning": {"readyTimeout": duration(pool.ready_timeout), "keepWarm": duration(pool.keep_warm)},
-        "orphanTimeout": duration(pool.orphan_timeout),
-    })
+    let bus = pool
+        .bus
+        .as_ref()
+        .map(|bus| json!({"kafkaCluster": reference(meta, &bus.cluster, false), "topic": bus.topic}));
+    let mut fields = Fields::new();
+    fields.set("environment", reference(meta, &pool.environment, false));
+    fields.set(
+        "capacity",
+        json!({"vus": pool.capacity.vus, "rate": pool.capacity.rate}),
+    );
+    fields.set("workers", json!({"min": pool.min, "max": pool.max}));
+    fields.set(
+        "provisioning",
+        json!({"readyTimeout": duration(pool.ready_timeout), "keepWarm": duration(pool.keep_warm)}),
+    );
+    fields.set("orphanTimeout", duration(pool.orphan_timeout));
+    fields.optional("bus", bus);
+    fields.done()
 }
 
 fn service_spec(meta: &Meta, service: &Service) -> Value {

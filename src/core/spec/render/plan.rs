@@ -3,7 +3,8 @@
 use super::{Fields, duration, env, percent, reference, secret_ref};
 use crate::measure::threshold::{key_name, rule_metric_name};
 use crate::model::load::{
-    Body, Capture, CaptureFrom, Check, Engine, Executor, HttpEngine, Phase, PhaseWork, Rate, RepoFile, Request, Users,
+    Body, Capture, CaptureFrom, Check, DataMode, Engine, Executor, HttpEngine, Phase, PhaseWork, Rate, RepoFile,
+    Request, Users,
 };
 use crate::model::plan::{FailurePolicy, Hook, HookAction, HookWhen, OnChange, PlanLimits, Target, TestPlan};
 use crate::model::resource::Meta;
@@ -39,7 +40,7 @@ pub(super) fn spec(meta: &Meta, plan: &TestPlan) -> Value {
     let data = plan
         .data
         .iter()
-        .map(|data| json!({"name": data.name, "path": path(meta, &data.file), "mode": "Copy"}));
+        .map(|data| json!({"name": data.name, "path": path(meta, &data.file), "mode": data_mode(data.mode)}));
     fields.unless_empty("data", data.collect());
     fields.unless_empty(
         "dependsOn",
@@ -73,12 +74,22 @@ pub(super) fn spec(meta: &Meta, plan: &TestPlan) -> Value {
             OnChange::Abort => "Abort",
         },
     );
-    fields.optional(
-        "results",
-        plan.retention
-            .map(|retention| json!({"retention": duration(retention)})),
+    let mut results = Fields::new();
+    results.optional(
+        "databaseCluster",
+        plan.results.as_ref().map(|database| reference(meta, database, false)),
     );
+    results.optional("retention", plan.retention.map(duration));
+    fields.unless_empty("results", results.done());
     fields.done()
+}
+
+fn data_mode(mode: DataMode) -> &'static str {
+    match mode {
+        DataMode::Copy => "Copy",
+        DataMode::Split => "Split",
+        DataMode::Unique => "Unique",
+    }
 }
 
 fn limits(wanted: &PlanLimits) -> Value {
@@ -191,6 +202,7 @@ fn phase(phase: &Phase) -> Value {
         } => {
             fields.set("executor", executor.name());
             executor_fields(executor, &mut fields);
+            fields.optional("workers", phase.workers);
             fields.set("gracefulStop", duration(*graceful_stop));
         }
     }
@@ -306,9 +318,15 @@ fn hook(hook: &Hook) -> Value {
         },
     );
     match &hook.action {
-        HookAction::Command { command, env: vars, .. } => {
+        HookAction::Command {
+            command,
+            env: vars,
+            on_workers,
+            ..
+        } => {
             fields.set("command", json!(command));
             fields.unless_empty("env", env(vars));
+            fields.optional("onWorkers", on_workers.then_some("All"));
         }
         HookAction::Http {
             method,

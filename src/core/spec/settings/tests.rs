@@ -71,11 +71,62 @@ listen: 0.0.0.0:8420
 }
 
 #[test]
+fn workers_may_call_from_afar_over_tls_with_a_token_for_an_environment() {
+    let text = format!(
+        "{SMALL}workers: {{listen: \"0.0.0.0:8421\", tls: {{certFile: /etc/muster/cert.pem, keyFile: /etc/muster/key.pem}}}}\n\
+         secrets: [{{name: join-lab, file: /run/secrets/join}}, {{name: b, env: B}}]\n\
+         projects: [{{name: platform, paths: [\"platform/**\"]}}]\n\
+         join: [{{environment: platform/lab, maxWorkers: 10, secretRef: {{name: join-lab}}}}]\n"
+    );
+    let settings = parse(&text, "muster.yaml").unwrap_or_else(|errors| panic!("{errors:?}"));
+    let tls = settings.workers_tls.expect("TLS");
+    assert_eq!(
+        (tls.cert_file.as_str(), tls.key_file.as_str()),
+        ("/etc/muster/cert.pem", "/etc/muster/key.pem")
+    );
+    let [rule] = &settings.join[..] else { panic!("one rule") };
+    assert_eq!(
+        (
+            rule.environment.to_string().as_str(),
+            rule.max_workers,
+            rule.secret.name.as_str()
+        ),
+        ("platform/Environment/lab", 10, "join-lab")
+    );
+    let unnamed = text.replace("platform/lab", "lab");
+    assert!(
+        errors(&unnamed)[0].contains("does not say its project"),
+        "{:?}",
+        errors(&unnamed)
+    );
+}
+
+#[test]
 fn what_is_wrong_has_a_code_and_a_place() {
     for (text, expected) in [
         ("listen: 0.0.0.0:8420\n", "muster.yaml:2:9: error[M0701]"),
         ("workers: {listen: \"0.0.0.0:1\"}\n", "muster.yaml:2:19: error[M0701]"),
-        ("workers: {tls: {certFile: a}}\n", "muster.yaml:2:11: error[M0900]"),
+        ("workers: {tls: {certFile: a}}\n", "muster.yaml:2:11: error[M0302]"),
+        (
+            "join: [{environment: lab, maxWorkers: 1, secretRef: {name: j}}]\n",
+            "muster.yaml:2:60: error[M0401]",
+        ),
+        (
+            "join: [{environment: a/b, maxWorkers: 0, secretRef: {name: j}}]\nsecrets: [{name: j, env: J}]\n",
+            "muster.yaml:2:39: error[M0307]",
+        ),
+        (
+            "join: [{environment: a/b, maxWorkers: 1, secretRef: {name: j}}]\nsecrets: [{name: j, env: J}]\n",
+            "muster.yaml:2:22: error[M0401]",
+        ),
+        (
+            "join: [{environment: WorkerPool/b, maxWorkers: 1, secretRef: {name: j}}]\nsecrets: [{name: j, env: J}]\n",
+            "muster.yaml:2:22: error[M0403]",
+        ),
+        (
+            "join: [{environment: b, maxWorkers: 1, secretRef: {name: j}}, {environment: c, maxWorkers: 1, secretRef: {name: j}}]\nsecrets: [{name: j, env: J}]\n",
+            "muster.yaml:2:95: error[M0309]",
+        ),
         ("people: []\n", "muster.yaml:2:1: error[M0900]"),
         ("timeZone: Asia/Shanghai\n", "muster.yaml:2:1: error[M0900]"),
         ("caps: {cost: \"5.00\"}\n", "muster.yaml:2:8: error[M0900]"),
@@ -123,7 +174,6 @@ fn what_is_wrong_has_a_code_and_a_place() {
 #[test]
 fn every_part_that_this_build_does_not_act_on_is_refused() {
     for field in [
-        "join",
         "people",
         "docker",
         "kubernetes",

@@ -1,6 +1,6 @@
 //! `Environment` and `WorkerPool` as written.
 
-use super::scalar::{Decimal, ReferenceText, Span, Unsupported};
+use super::scalar::{Decimal, ReferenceText, Span, TopicText, Unsupported};
 use super::union::tagged_union;
 use super::wire;
 
@@ -30,6 +30,10 @@ wire! {
         #[schemars(range(max = 1_000_000))]
         pub fail_every: Option<u32>,
     }
+
+    /// Workers that come by themselves: `muster worker --join HOST:PORT --token-file F` with a token of the settings' `join`. Only
+    /// WorkerPools live here.
+    pub struct JoinedProvider {}
 
     /// Upper bounds of an environment.
     pub struct EnvironmentLimits {
@@ -75,8 +79,16 @@ wire! {
         pub provisioning: Option<Provisioning>,
         /// A worker that has not heard from its owner for so long ramps down and exits: 5s to 15m. Default 60s.
         pub orphan_timeout: Option<Span>,
-        /// The Kafka cluster that carries results.
-        pub bus: Option<Unsupported>,
+        /// The Kafka topic that carries results to `muster ingest`. Absent: workers send them straight to the daemon.
+        pub bus: Option<Bus>,
+    }
+
+    /// The Kafka topic that carries results.
+    pub struct Bus {
+        /// The KafkaCluster.
+        pub kafka_cluster: ReferenceText,
+        /// One of its `topics`.
+        pub topic: TopicText,
     }
 
     /// What one worker carries.
@@ -114,7 +126,8 @@ tagged_union! {
     /// What starts the units.
     pub enum Provider by "type" {
         "process" => Process(ProcessProvider),
+        "joined" => Joined(JoinedProvider),
         "simulated" => Simulated(SimulatedProvider),
     }
-    refused: ["joined", "docker", "kubernetes"];
+    refused: ["docker", "kubernetes"];
 }

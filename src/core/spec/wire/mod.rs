@@ -10,6 +10,7 @@ pub mod plan;
 pub mod scalar;
 pub mod service;
 pub mod settings;
+pub mod streaming;
 pub mod union;
 
 use scalar::NameText;

@@ -1,6 +1,6 @@
 //! Phases as written: k6's executors with k6's field names, and pauses.
 
-use super::scalar::{NameText, Span, Unsupported};
+use super::scalar::{NameText, Span};
 use super::union::{tagged_union, word_enum};
 use super::wire;
 
@@ -56,8 +56,9 @@ wire! {
         pub duration: Span,
         /// How long iterations may go on after the phase's end. Default 30s.
         pub graceful_stop: Option<Span>,
-        /// How many workers share the phase.
-        pub workers: Option<Unsupported>,
+        /// How many of the run's workers share the phase: the first so many; the others wait. Absent: from the pool's `capacity`.
+        #[schemars(range(min = 1, max = 100_000))]
+        pub workers: Option<u32>,
     }
 
     /// A number of users that follows stages.
@@ -75,8 +76,9 @@ wire! {
         pub graceful_stop: Option<Span>,
         /// How long a user taken away may go on with its iteration. Default 30s.
         pub graceful_ramp_down: Option<Span>,
-        /// How many workers share the phase.
-        pub workers: Option<Unsupported>,
+        /// How many of the run's workers share the phase: the first so many; the others wait. Absent: from the pool's `capacity`.
+        #[schemars(range(min = 1, max = 100_000))]
+        pub workers: Option<u32>,
     }
 
     /// A ramp.
@@ -109,8 +111,9 @@ wire! {
         pub max_vus: Option<u64>,
         /// How long iterations may go on after the phase's end. Default 30s.
         pub graceful_stop: Option<Span>,
-        /// How many workers share the phase.
-        pub workers: Option<Unsupported>,
+        /// How many of the run's workers share the phase: the first so many; the others wait. Absent: from the pool's `capacity`.
+        #[schemars(range(min = 1, max = 100_000))]
+        pub workers: Option<u32>,
     }
 
     /// A number of iterations per time unit that follows `stages`, or `steps`.
@@ -137,8 +140,9 @@ wire! {
         pub max_vus: Option<u64>,
         /// How long iterations may go on after the phase's end. Default 30s.
         pub graceful_stop: Option<Span>,
-        /// How many workers share the phase.
-        pub workers: Option<Unsupported>,
+        /// How many of the run's workers share the phase: the first so many; the others wait. Absent: from the pool's `capacity`.
+        #[schemars(range(min = 1, max = 100_000))]
+        pub workers: Option<u32>,
     }
 
     /// Equal steps: `{from: 500, to: 2000, count: 3, ramp: 1m, hold: 5m}` holds 1000, 1500 and 2000.
@@ -172,7 +176,8 @@ wire! {
         pub max_duration: Option<Span>,
         /// How long iterations may go on after the phase's end. Default 30s.
         pub graceful_stop: Option<Span>,
-        /// How many workers share the phase.
-        pub workers: Option<Unsupported>,
+        /// How many of the run's workers share the phase: the first so many; the others wait. Absent: from the pool's `capacity`.
+        #[schemars(range(min = 1, max = 100_000))]
+        pub workers: Option<u32>,
     }
 }

@@ -118,7 +118,8 @@ wire! {
         pub name: NameText,
         /// Path in the repository, relative to this document's file.
         pub path: String,
-        /// Copy (default): every worker gets all rows.
+        /// Copy (default): every worker gets all rows. Split: each its own contiguous block, sizes differ by at most one, and no row is
+        /// lost. Unique: as Split, and each row is used at most once; a worker whose rows are used up has no more users.
         pub mode: Option<DataMode>,
     }
 
@@ -198,8 +199,9 @@ wire! {
         pub http: Option<HttpHook>,
         /// A container.
         pub job: Option<Unsupported>,
-        /// Runs on the workers.
-        pub on_workers: Option<Unsupported>,
+        /// All: the command runs on every worker of the run, where the worker allows commands, instead of on the daemon's host. PreRun only;
+        /// `${WORKER_INDEX}` and `${WORKER_COUNT}` are substituted.
+        pub on_workers: Option<OnWorkers>,
         /// At most so long. Default 5m.
         pub timeout: Option<Span>,
         /// Fail (default): its failure is the run's. Ignore: it is shown, no more.
@@ -234,8 +236,8 @@ wire! {
 
     /// What is kept of a run.
     pub struct Results {
-        /// Where results go.
-        pub database_cluster: Option<Unsupported>,
+        /// The DatabaseCluster that results go to. Absent: the daemon's own store, which a pool with a `bus` cannot use.
+        pub database_cluster: Option<ReferenceText>,
         /// How long a run's details are kept. Default: the settings'.
         pub retention: Option<Span>,
         /// Files made at the end.
@@ -265,8 +267,18 @@ word_enum! {
     /// Which rows a worker gets.
     pub enum DataMode {
         "Copy" => Copy,
+        "Split" => Split,
+        "Unique" => Unique,
     }
-    refused: ["Split", "Unique"];
+    refused: [];
+}
+
+word_enum! {
+    /// Which workers run a hook.
+    pub enum OnWorkers {
+        "All" => All,
+    }
+    refused: [];
 }
 
 word_enum! {

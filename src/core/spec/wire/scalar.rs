@@ -67,8 +67,29 @@ const DECIMAL: Form = Form {
     },
 };
 
+const TOPIC: Form = Form {
+    format: "muster-topic",
+    pattern: "^[a-zA-Z0-9._-]{1,249}$",
+    expected: "a topic's name: 1 to 249 of a-z, A-Z, 0-9, dot, underscore and hyphen",
+    check: |text| match topic(text) {
+        Some(_) => Ok(()),
+        None => Err("`.` and `..` are none, and names that begin with `__` are Kafka's own".to_owned()),
+    },
+};
+const SERVER: Form = Form {
+    format: "muster-server",
+    pattern: "^[^\\s/@]+:[0-9]{1,5}$",
+    expected: "a server: `host:port` or `[IPv6 address]:port`",
+    check: |text| match server(text) {
+        Some(_) => Ok(()),
+        None => Err("it has no host, or its port is not from 1 to 65535".to_owned()),
+    },
+};
+
 /// All forms.
-pub const FORMS: [&Form; 6] = [&DURATION, &PERCENT, &NAME, &REFERENCE, &INSTANT, &DECIMAL];
+pub const FORMS: [&Form; 8] = [
+    &DURATION, &PERCENT, &NAME, &REFERENCE, &INSTANT, &DECIMAL, &TOPIC, &SERVER,
+];
 
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident($inner:ty), $form:expr, $parse:expr) => {
@@ -121,6 +142,15 @@ text_type!(
 text_type!(
     /// A reference to a resource, as written.
     ReferenceText(String), REFERENCE, |text| ReferenceText::split(text).map(|_| text.to_owned())
+);
+
+text_type!(
+    /// The name of a Kafka topic.
+    TopicText(String), TOPIC, topic
+);
+text_type!(
+    /// `host:port`.
+    ServerText(String), SERVER, server
 );
 
 /// The parts of a reference.
@@ -178,6 +208,31 @@ fn micros(text: &str) -> Option<u64> {
     format!("{whole}{decimals:0<6}").parse().ok()
 }
 
+/// Kafka's own rule (`org.apache.kafka.common.internals.Topic`), without its internal topics.
+fn topic(text: &str) -> Option<String> {
+    const BYTES_MAX: usize = 249;
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let formed = (1..=BYTES_MAX).contains(&text.len()) && text.bytes().all(known);
+    (formed && !matches!(text, "." | "..") && !text.starts_with("__")).then(|| text.to_owned())
+}
+
+/// A host name or an address, and a port.
+fn server(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse::<u16>().ok().filter(|port| digits && *port > 0);
+    let hosted = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<core::net::Ipv6Addr>().is_ok()),
+        None => {
+            let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+            (1..=253).contains(&host.len()) && host.bytes().all(known)
+        }
+    };
+    (port.is_some() && hosted).then(|| text.to_owned())
+}
+
 /// Something of the plan format that this build does not act on: no value is accepted.
 #[derive(Debug, Clone)]
 pub enum Unsupported {}
@@ -202,7 +257,7 @@ impl<'de> Deserialize<'de> for Unsupported {
 
 #[cfg(test)]
 mod tests {
-    use super::{FORMS, ReferenceText, instant, micros};
+    use super::{FORMS, ReferenceText, instant, micros, server, topic};
 
     #[test]
     fn references_have_one_to_three_parts() {
@@ -254,8 +309,50 @@ mod tests {
     }
 
     #[test]
+    fn topics_are_named_by_kafkas_rule() {
+        for text in ["muster.metrics", "a", "A_b-9", "_a", &"x".repeat(249)] {
+            assert!(topic(text).is_some(), "{text}");
+        }
+        for text in ["", ".", "..", "__consumer_offsets", "a b", "a/b", "é", &"x".repeat(250)] {
+            assert!(topic(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn servers_are_a_host_and_a_port() {
+        for text in ["localhost:9092", "10.1.240.154:1", "kafka-1.lab_x:65535", "[::1]:9092"] {
+            assert!(server(text).is_some(), "{text}");
+        }
+        for text in [
+            "",
+            "a",
+            ":9092",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a:",
+            "::1:9092",
+            "[::g]:1",
+            "u@h:1",
+            "http://h:1",
+            "h/x:1",
+        ] {
+            assert!(server(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
     fn editors_refuse_nothing_that_is_right() {
-        let right = ["1m30s", "0.5%", "a-b", "p/Service/a", "2026-11-13T02:30:00Z", "0.90"];
+        let right = [
+            "1m30s",
+            "0.5%",
+            "a-b",
+            "p/Service/a",
+            "2026-11-13T02:30:00Z",
+            "0.90",
+            "muster.metrics",
+            "[::1]:9092",
+        ];
         for (form, text) in FORMS.into_iter().zip(right) {
             assert!((form.check)(text).is_ok(), "{text}");
             assert!(

@@ -1,6 +1,6 @@
 //! The settings file as written.
 
-use super::scalar::{Instant, NameText, Span, Unsupported};
+use super::scalar::{Instant, NameText, ReferenceText, Span, Unsupported};
 use super::service::SecretRef;
 use super::union::word_enum;
 use super::wire;
@@ -19,8 +19,10 @@ wire! {
         /// Who may call the API. None: anyone on loopback may do everything.
         #[serde(default)]
         pub tokens: Vec<Token>,
-        /// Who may bring workers.
-        pub join: Option<Unsupported>,
+        /// Who may bring workers to environments of type `joined`.
+        #[serde(default)]
+        #[schemars(length(max = 100))]
+        pub join: Vec<Join>,
         /// Who may approve.
         pub people: Option<Unsupported>,
         /// Where requests may go. Default: nowhere but to what Muster itself runs.
@@ -90,10 +92,31 @@ wire! {
 
     /// Where workers call.
     pub struct Workers {
-        /// Loopback only in this build. Default 127.0.0.1:8421.
+        /// Anything but loopback needs `tls`. Default 127.0.0.1:8421.
         pub listen: Option<String>,
-        /// Certificate and key.
-        pub tls: Option<Unsupported>,
+        /// What workers are shown, so that they know the daemon and nobody listens.
+        pub tls: Option<Tls>,
+    }
+
+    /// A certificate and its key, in PEM files on the daemon's host.
+    pub struct Tls {
+        /// The certificate chain, the daemon's own first.
+        #[schemars(length(min = 1, max = 2_000))]
+        pub cert_file: String,
+        /// Its private key.
+        #[schemars(length(min = 1, max = 2_000))]
+        pub key_file: String,
+    }
+
+    /// Whoever shows the secret's value may bring workers to one environment.
+    pub struct Join {
+        /// The Environment: `name`, or `project/name` where `projects` are configured.
+        pub environment: ReferenceText,
+        /// At most so many workers at the same time.
+        #[schemars(range(min = 1, max = 100_000))]
+        pub max_workers: u32,
+        /// Where the token stands.
+        pub secret_ref: SecretRef,
     }
 
     /// One who may call the API.

@@ -9,9 +9,11 @@ use serde_json::{Map, Value, json};
 /// The schema of a branch of a union: its closed object, which also knows the tag.
 pub fn branch<T: JsonSchema>(generator: &mut SchemaGenerator, tag: &str, value: &str) -> Value {
     let mut schema = T::json_schema(generator).to_value();
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert(tag.to_owned(), json!({"const": value}));
+    // A struct without fields has no `properties`.
+    if schema["properties"].is_null() {
+        schema["properties"] = json!({});
     }
+    schema["properties"][tag] = json!({"const": value});
     schema
 }
 
