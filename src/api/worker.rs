@@ -3,21 +3,29 @@
 mod translate;
 
 use crate::bus::Delivery;
-use crate::bus::direct::{self, ENVELOPE_MAX_BYTES};
+use crate::bus::direct::{self, ENVELOPE_MAX_BYTES, May};
 use crate::bus::wire::fleet_server::{Fleet as Service, FleetServer};
 use crate::bus::wire::{self, from_worker};
-use crate::control::fleet::join::JoinToken;
-use crate::control::fleet::{Connection, Fleet};
+use crate::control::fleet::door::{Bringer, Door, Pass};
+use crate::control::fleet::{Connection, Fleet, MaySend};
 use futures_util::stream::{BoxStream, StreamExt as _};
+use muster_core::model::id::SessionId;
+use secrecy::ExposeSecret as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
+/// A TLS handshake takes a few round trips.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// A worker says how it is doing each second. One that is silent for so long is cut off: over a network that swallows everything, no
+/// other sign comes for long. Below the shortest orphan timeout, so that it is known to be away before it ends by itself.
+const SILENCE: Duration = Duration::from_secs(4);
 /// A worker says Hello at once.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// What streams get to end when the server stops.
@@ -25,36 +33,66 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 /// Streams of one connection: control, data and a few fetches.
 const STREAMS_MAX: u32 = 64;
 
-/// Serves workers on a listener until cancelled, and watches the fleet for lost workers meanwhile. `queue` leads to ingest.
+/// A place where workers dial in, and who may.
+pub struct Entrance {
+    /// Where.
+    pub listener: TcpListener,
+    /// What they are shown; `None`: no TLS, which is for loopback only.
+    pub tls: Option<TlsIdentity>,
+    /// Who may.
+    pub door: Door,
+}
+
+/// A certificate chain and its private key, both PEM.
+pub struct TlsIdentity {
+    /// The chain, the server's own first.
+    pub cert: String,
+    /// The key.
+    pub key: secrecy::SecretString,
+}
+
+/// Serves workers at an entrance until cancelled, and watches the fleet for lost workers meanwhile. `queue` leads to ingest.
 ///
 /// # Errors
-/// When the server cannot go on.
+/// When the certificate cannot be used, or the server cannot go on.
 pub async fn serve(
-    listener: TcpListener,
+    entrance: Entrance,
     fleet: Fleet,
     queue: mpsc::Sender<Delivery>,
-    token: JoinToken,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
+    let Entrance { listener, tls, door } = entrance;
+    let door = Arc::new(door);
     let endpoint = Endpoint {
         fleet: fleet.clone(),
         queue,
+        door: Arc::clone(&door),
         stop: stop.clone(),
     };
     let limit = ENVELOPE_MAX_BYTES.max(wire::CONTROL_MAX_BYTES);
     let service = FleetServer::new(endpoint)
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
-    let service = tonic::service::interceptor::InterceptedService::new(service, move |request: Request<()>| {
-        match request.metadata().get(wire::TOKEN_KEY) {
-            Some(shown) if token.is(shown.as_bytes()) => Ok(request),
-            _ => {
-                metrics::counter!("muster_worker_rejected_total", "reason" => "token").increment(1);
+    let service = tonic::service::interceptor::InterceptedService::new(service, move |mut request: Request<()>| {
+        let shown = request.metadata().get(wire::TOKEN_KEY);
+        match shown.and_then(|shown| door.pass(shown.as_bytes())) {
+            Some(pass) => {
+                request.extensions_mut().insert(pass);
+                Ok(request)
+            }
+            None => {
+                rejected("token");
+                tracing::warn!(address = ?request.remote_addr(), "a caller's join token is missing or wrong");
                 Err(Status::unauthenticated("the join token is missing or wrong"))
             }
         }
     });
-    let server = Server::builder()
+    let mut server = Server::builder();
+    if let Some(tls) = tls {
+        let identity = Identity::from_pem(tls.cert, tls.key.expose_secret());
+        server = server.tls_config(ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_DEADLINE))?;
+    }
+    let server = server
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(wire::KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(wire::KEEPALIVE_TIMEOUT))
@@ -74,10 +112,46 @@ pub async fn serve(
     }
 }
 
+/// Counts one that was turned away.
+fn rejected(reason: &'static str) {
+    metrics::counter!("muster_worker_rejected_total", "reason" => reason).increment(1);
+}
+
+/// What the token of this request allows.
+fn pass_of<T>(request: &Request<T>) -> Result<Pass, Status> {
+    let pass = request.extensions().get::<Pass>().cloned();
+    pass.ok_or_else(|| Status::unauthenticated("no token was looked at"))
+}
+
 struct Endpoint {
     fleet: Fleet,
     queue: mpsc::Sender<Delivery>,
+    door: Arc<Door>,
     stop: CancellationToken,
+}
+
+impl Endpoint {
+    /// Lets a worker in, or says why not.
+    fn admit(&self, hello: wire::Hello, pass: &Pass, address: Option<std::net::IpAddr>) -> Result<Connection, String> {
+        let pool = |worker, asked: &str| match self.fleet.pool_of(worker, &pass.bringer) {
+            Some(pool) => Ok(pool),
+            None => self.door.pool(&pass.bringer, asked),
+        };
+        self.fleet.connect(translate::hello(hello, address, pool)?, pass)
+    }
+}
+
+/// Whether a session's frames may come from this one.
+fn may_send(fleet: &Fleet, session: SessionId, bringer: &Bringer) -> May {
+    match fleet.may_send(session, bringer) {
+        MaySend::Yes => May::Yes,
+        MaySend::NotYet => May::NotYet,
+        MaySend::No => {
+            rejected("session");
+            tracing::warn!(%session, "frames of a session came from one who may not bring them");
+            May::No("these frames are of another one's worker")
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -90,6 +164,8 @@ impl Service for Endpoint {
         &self,
         request: Request<Streaming<wire::FromWorker>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
+        let pass = pass_of(&request)?;
+        let address = request.remote_addr().map(|address| address.ip());
         let mut reports = request.into_inner();
         let first = timeout(HELLO_DEADLINE, reports.message())
             .await
@@ -97,11 +173,11 @@ impl Service for Endpoint {
         let Some(from_worker::What::Hello(hello)) = first.and_then(|message| message.what) else {
             return Err(Status::invalid_argument("the first message is not Hello"));
         };
-        let connection = translate::hello(hello).and_then(|hello| self.fleet.connect(hello));
-        let connection = match connection {
+        let connection = match self.admit(hello, &pass, address) {
             Ok(connection) => connection,
             Err(reason) => {
-                metrics::counter!("muster_worker_rejected_total", "reason" => "hello").increment(1);
+                rejected("hello");
+                tracing::warn!(?address, reason, "a worker is turned away");
                 let refused = translate::refused(reason);
                 return Ok(Response::new(futures_util::stream::iter([Ok(refused)]).boxed()));
             }
@@ -110,7 +186,8 @@ impl Service for Endpoint {
         let mut beat = interval(wire::HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let talk = Talk {
-            welcome: Some(translate::welcome(self.fleet.epoch())),
+            welcome: Some(translate::welcome(self.fleet.epoch(), connection.pool())),
+            heard: Instant::now(),
             epoch: self.fleet.epoch(),
             connection,
             reports,
@@ -125,16 +202,19 @@ impl Service for Endpoint {
     }
 
     async fn data(&self, request: Request<Streaming<wire::Envelope>>) -> Result<Response<Self::DataStream>, Status> {
-        let stream = direct::receive(request.into_inner(), self.queue.clone());
+        let (fleet, pass) = (self.fleet.clone(), pass_of(&request)?);
+        let may = move |session| may_send(&fleet, session, &pass.bringer);
+        let stream = direct::receive(request.into_inner(), self.queue.clone(), may);
         let stream = stream.take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(stream.boxed()))
     }
 
     async fn fetch(&self, request: Request<wire::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let pass = pass_of(&request)?;
         let digest = request.into_inner().digest;
         let content = self
             .fleet
-            .file(&digest)
+            .file(&digest, &pass.bringer)
             .ok_or_else(|| Status::not_found("no run needs a file of this digest"))?;
         let content = bytes::Bytes::from_owner(content);
         let pieces = (0..content.len()).step_by(wire::FETCH_PIECE_BYTES).map(move |start| {
@@ -150,6 +230,8 @@ impl Service for Endpoint {
 /// One control connection. The answer stream drives it, so it ends with the connection.
 struct Talk {
     welcome: Option<wire::FromOwner>,
+    /// When it said something last.
+    heard: Instant,
     epoch: u64,
     connection: Connection,
     reports: Streaming<wire::FromWorker>,
@@ -167,9 +249,16 @@ impl Talk {
             let report = tokio::select! {
                 () = self.stop.cancelled() => return None,
                 order = self.connection.order() => return Some(translate::order(order?, self.epoch)),
-                _ = self.beat.tick() => return Some(self.clock()),
+                _ = self.beat.tick() => {
+                    if self.heard.elapsed() >= SILENCE {
+                        tracing::info!(worker = %self.connection.worker(), "worker is silent; connection closed");
+                        return None;
+                    }
+                    return Some(self.clock());
+                }
                 report = self.reports.message() => report,
             };
+            self.heard = Instant::now();
             let what = match report {
                 Ok(Some(message)) => message.what,
                 Ok(None) => return None,
@@ -183,7 +272,7 @@ impl Talk {
                 Some(false) => {}
                 None => {
                     tracing::warn!(worker = %self.connection.worker(), "impossible report; connection closed");
-                    metrics::counter!("muster_worker_rejected_total", "reason" => "report").increment(1);
+                    rejected("report");
                     return None;
                 }
             }

@@ -122,15 +122,28 @@ fn cut(status: &Status) -> BusError {
     BusError::Unavailable(format!("{}: {}", status.code(), status.message()))
 }
 
+/// Whether a session's frames may come by this stream.
+pub enum May {
+    /// They may.
+    Yes,
+    /// Never; the sender is told this.
+    No(&'static str),
+    /// Nobody knows yet: the stream ends, and its sender tries again.
+    NotYet,
+}
+
 /// The owner's end of one stream: hands what comes to `queue` and answers as it learns the fate of each message. It reads no more
-/// than [`IN_FLIGHT_MAX`] messages ahead of the answers. A message nobody stored ends the stream.
+/// than [`IN_FLIGHT_MAX`] messages ahead of the answers. A message nobody stored ends the stream. `may` is asked once per session.
 pub fn receive(
     envelopes: Streaming<Envelope>,
     queue: mpsc::Sender<Delivery>,
+    may: impl Fn(SessionId) -> May + Send + 'static,
 ) -> impl Stream<Item = Result<Receipt, Status>> {
     let state = Receiving {
         envelopes: Some(envelopes),
         queue,
+        may: Box::new(may),
+        allowed: None,
         fates: FuturesOrdered::new(),
         held: None,
     };
@@ -149,6 +162,9 @@ type Answer = futures_util::future::BoxFuture<'static, Result<Receipt, Status>>;
 struct Receiving {
     envelopes: Option<Streaming<Envelope>>,
     queue: mpsc::Sender<Delivery>,
+    may: Box<dyn Fn(SessionId) -> May + Send>,
+    /// The session that was allowed last.
+    allowed: Option<SessionId>,
     fates: FuturesOrdered<Answer>,
     /// Read from the wire, not yet taken by the queue.
     held: Option<Delivery>,
@@ -189,6 +205,22 @@ impl Receiving {
         };
         let (fate, told) = oneshot::channel();
         let sequence = envelope.sequence;
+        if self.allowed != Some(SessionId(session)) {
+            match (self.may)(SessionId(session)) {
+                May::Yes => self.allowed = Some(SessionId(session)),
+                May::No(reason) => {
+                    let receipt = Receipt {
+                        session: envelope.session,
+                        sequence,
+                        watermark: 0,
+                        refused: reason.to_owned(),
+                    };
+                    self.fates.push_back(Box::pin(std::future::ready(Ok(receipt))));
+                    return Ok(());
+                }
+                May::NotYet => return Err(Status::unavailable("the owner does not know its sessions yet")),
+            }
+        }
         self.held = Some(Delivery {
             message: Message {
                 run: RunId(run),

@@ -56,6 +56,15 @@ pub async fn run(args: &CheckArgs, global: &Global) -> Result<Exit> {
     for token in &settings.tokens {
         all_good &= tell(&format!("token {}", token.name), fresh(token, &secrets));
     }
+    for rule in &settings.join {
+        let outcome =
+            wiring::join(rule, &secrets).map(|()| format!("at most {}", counted(rule.max_workers as usize, "worker")));
+        all_good &= tell(&format!("join {}", rule.environment), outcome);
+    }
+    if let Some(files) = &settings.workers_tls {
+        let outcome = wiring::tls(files).map(|_| format!("{} and its key can be read", files.cert_file));
+        all_good &= tell("workers.tls", outcome);
+    }
     for (key, address) in [("listen", settings.listen), ("workers.listen", settings.workers_listen)] {
         let free = wiring::bind(address, key).await;
         let hint = "(if that is the daemon of these settings, it runs already)";

@@ -2,11 +2,13 @@
 
 use super::local::Plans;
 use super::reader::LOCAL_STORE;
-use super::wiring::{bind, source, tokens};
+use super::wiring::{self, bind, source, tokens};
 use crate::api::auth::Auth;
+use crate::api::worker::{Entrance, TlsIdentity};
 use crate::api::{self, ApiState, Live};
 use crate::bus::{Delivery, memory};
 use crate::control::fleet::Fleet;
+use crate::control::fleet::door::Door;
 use crate::control::fleet::join::{self, JoinToken};
 use crate::control::providers::ProviderFactory;
 use crate::control::reconcile::{Reconciler, ReconcilerDeps, ReconcilerHandle};
@@ -22,12 +24,13 @@ use crate::source::Source;
 use crate::source::fixed::FixedSource;
 use crate::store::{self, Stores};
 use anyhow::{Context as _, Result, bail};
+use muster_core::base::chain::chain;
 use muster_core::diff::DiffPolicy;
 use muster_core::model::environment::Environment;
 use muster_core::model::key::Key;
 use muster_core::model::observed::DeletionApproval;
 use muster_core::model::policy::Policy;
-use muster_core::model::settings::{Settings, SourceFrom, SourceSettings};
+use muster_core::model::settings::{JoinRule, Settings, SourceFrom, SourceSettings};
 use muster_core::topology::PoolDemand;
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
@@ -116,8 +119,11 @@ impl Options {
             .to_owned();
         let workers_listen = SocketAddr::from(([127, 0, 0, 1], 0));
         Ok(Self {
+            // Only its own workers take part in a foreground run.
             settings: Settings {
                 workers_listen,
+                workers_tls: None,
+                join: Vec::new(),
                 ..settings
             },
             policy,
@@ -209,7 +215,7 @@ impl Daemon {
     ) -> Result<(Self, Fleet)> {
         let foreground = only.is_some();
         let base = Base::open(&options).await?;
-        let crew = Crew::open(&base, options.settings.workers_listen).await?;
+        let crew = Crew::open(&base, &options.settings).await?;
         let workers_address = crew.listener.local_addr()?;
         let deps = SyncDeps {
             source,
@@ -240,7 +246,7 @@ impl Daemon {
         base.tasks.spawn(sync.run(base.cancel.clone()));
         base.tasks.spawn(reconciler.run(base.cancel.clone()));
         // Only now may workers dial in: every run that one of them may hold is known.
-        crew.serve(&base);
+        crew.serve(&base, &handle);
         let daemon = Self {
             stores: base.stores,
             runs,
@@ -415,8 +421,13 @@ impl Base {
 
 /// The workers' side: where they dial in, and what takes in their numbers.
 struct Crew {
+    /// Where `workers.listen` says.
     listener: TcpListener,
+    tls: Option<TlsIdentity>,
+    /// With TLS there, the daemon's own units call here, on loopback.
+    own: Option<TcpListener>,
     token: JoinToken,
+    rules: Vec<JoinRule>,
     launch: WorkerLaunch,
     fleet: Fleet,
     ingest: Ingest,
@@ -424,10 +435,18 @@ struct Crew {
 }
 
 impl Crew {
-    async fn open(base: &Base, listen: SocketAddr) -> Result<Self> {
-        let listener = bind(listen, "workers.listen").await?;
+    async fn open(base: &Base, settings: &Settings) -> Result<Self> {
+        let listener = bind(settings.workers_listen, "workers.listen").await?;
+        for rule in &settings.join {
+            wiring::join(rule, &*base.secrets)?;
+        }
+        let tls = settings.workers_tls.as_ref().map(wiring::tls).transpose()?;
+        let own = match tls {
+            Some(_) => Some(bind(SocketAddr::from(([127, 0, 0, 1], 0)), "workers.listen").await?),
+            None => None,
+        };
         let (token, token_file) = join::token(&base.state_dir)?;
-        let join_file = join::write_address(&base.state_dir, listener.local_addr()?)?;
+        let join_file = join::write_address(&base.state_dir, own.as_ref().unwrap_or(&listener).local_addr()?)?;
         // Workers obey the highest epoch they have heard of; a later daemon's clock is later.
         let epoch = u64::try_from(base.clock.now().as_millisecond()).unwrap_or(0);
         let (ingest, intake) = ingest::ingest(Arc::clone(&base.stores.results), base.clock.clone());
@@ -436,7 +455,10 @@ impl Crew {
         base.tasks.spawn(async move { intake.run(&mut deliveries, stop).await });
         Ok(Self {
             listener,
+            tls,
+            own,
             token,
+            rules: settings.join.clone(),
             launch: WorkerLaunch { join_file, token_file },
             fleet: Fleet::new(epoch, base.clock.clone()),
             ingest,
@@ -444,12 +466,32 @@ impl Crew {
         })
     }
 
-    fn serve(self, base: &Base) {
-        let stop = base.cancel.clone();
-        base.tasks.spawn(async move {
-            if let Err(error) = api::worker::serve(self.listener, self.fleet, self.queue, self.token, stop).await {
-                tracing::error!(%error, "the workers' endpoint stopped");
+    fn serve(self, base: &Base, reconciler: &ReconcilerHandle) {
+        let door = |own, rules| Door::new(own, rules, Arc::clone(&base.secrets), reconciler.published());
+        let (shared_token, own_entrance) = match self.own {
+            None => (Some(self.token), None),
+            Some(listener) => {
+                let door = door(Some(self.token), Vec::new());
+                let own = Entrance {
+                    listener,
+                    tls: None,
+                    door,
+                };
+                (None, Some(own))
             }
-        });
+        };
+        let public = Entrance {
+            listener: self.listener,
+            tls: self.tls,
+            door: door(shared_token, self.rules),
+        };
+        for entrance in [Some(public), own_entrance].into_iter().flatten() {
+            let (fleet, queue, stop) = (self.fleet.clone(), self.queue.clone(), base.cancel.clone());
+            base.tasks.spawn(async move {
+                if let Err(error) = api::worker::serve(entrance, fleet, queue, stop).await {
+                    tracing::error!(error = chain(&error), "the workers' endpoint stopped");
+                }
+            });
+        }
     }
 }

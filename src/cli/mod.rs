@@ -29,16 +29,13 @@ mod validate;
 mod watch;
 mod wire;
 mod wiring;
+mod worker;
 
 use crate::provider::process::shim;
 use crate::runtime::telemetry;
-use crate::worker::{self, Address, Dial, WorkerArgs};
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use exit::Exit;
-use muster_core::base::units::parse_duration;
-use muster_core::model::key::Key;
-use muster_core::model::unit::UnitName;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -135,9 +132,7 @@ enum Command {
     },
     /// Print the version.
     Version,
-    /// Make load for a daemon; started by it.
-    #[command(hide = true)]
-    Worker(WorkerFlags),
+    Worker(worker::WorkerArgs),
     /// Watch over one unit; started by a provider.
     #[command(hide = true)]
     Shim {
@@ -145,49 +140,6 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
-}
-
-/// What a worker is started with.
-#[derive(Debug, Args)]
-struct WorkerFlags {
-    /// HOST:PORT of the daemon's worker endpoint.
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        required_unless_present = "join_file",
-        conflicts_with = "join_file"
-    )]
-    join: Option<String>,
-    /// File that holds HOST:PORT, read again before each try.
-    #[arg(long, value_name = "FILE")]
-    join_file: Option<PathBuf>,
-    /// The pool, project/WorkerPool/name.
-    #[arg(long, value_name = "KEY")]
-    pool: Key,
-    /// The unit it is.
-    #[arg(long, value_name = "NAME")]
-    unit: Option<UnitName>,
-    /// How long it may be without its owner.
-    #[arg(long, value_parser = parse_duration, default_value = "60s")]
-    orphan_timeout: Duration,
-}
-
-impl WorkerFlags {
-    /// With the join token's file, which is the global `--token-file`.
-    fn with_token(self, token_file: PathBuf) -> WorkerArgs {
-        let address = match (self.join, self.join_file) {
-            (Some(join), _) => Address::Fixed(join),
-            (None, Some(file)) => Address::File(file),
-            (None, None) => unreachable!("clap requires one of the two"),
-        };
-        WorkerArgs {
-            dial: Dial { address, token_file },
-            pool: self.pool,
-            unit: self.unit,
-            orphan_timeout: self.orphan_timeout,
-            threads: None,
-        }
-    }
 }
 
 /// Runs the program; returns what the process exits with.
@@ -209,16 +161,9 @@ pub fn main() -> ExitCode {
     match cli.command {
         // Before anything else is set up: a shim is as small as it can be.
         Command::Shim { dir } => shim::main(&dir),
-        Command::Worker(flags) => {
-            telemetry::log_to_stderr(global.verbose, "warn", false);
+        Command::Worker(args) => {
             install_tls();
-            match &global.token_file {
-                Some(token_file) => worker::main(flags.with_token(token_file.clone())),
-                None => {
-                    output::error("a worker needs --token-file FILE with the join token");
-                    Exit::Failed.into()
-                }
-            }
+            worker::main(args, global)
         }
         command => match run(command, global) {
             Ok(exit) => exit.into(),

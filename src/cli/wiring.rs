@@ -1,6 +1,8 @@
 //! What settings name, made ready for use: listeners, tokens with their values, the source.
 
 use crate::api::auth::Token;
+use crate::api::worker::TlsIdentity;
+use crate::control::fleet::door::TOKEN_MIN;
 use crate::runtime::secrets::Secrets;
 use crate::source::Source;
 use crate::source::directory::DirectorySource;
@@ -8,7 +10,7 @@ use crate::source::git::credentials::Credentials;
 use crate::source::git::{GitConfig, GitSource};
 use crate::source::tree::Limits;
 use anyhow::{Context as _, Result, ensure};
-use muster_core::model::settings::{self, Settings, SourceFrom, SourceSettings};
+use muster_core::model::settings::{self, JoinRule, Settings, SourceFrom, SourceSettings, TlsFiles};
 use secrecy::ExposeSecret as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -53,6 +55,35 @@ pub fn token(token: &settings::Token, secrets: &dyn Secrets) -> Result<Token> {
 /// When one has none.
 pub fn tokens(settings: &Settings, secrets: &dyn Secrets) -> Result<Vec<Token>> {
     settings.tokens.iter().map(|each| token(each, secrets)).collect()
+}
+
+/// What workers are shown.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn tls(files: &TlsFiles) -> Result<TlsIdentity> {
+    let read =
+        |path: &str| std::fs::read_to_string(path).with_context(|| format!("cannot read {path} of `workers.tls`"));
+    Ok(TlsIdentity {
+        cert: read(&files.cert_file)?,
+        key: read(&files.key_file)?.into(),
+    })
+}
+
+/// Checks that the token of a `join` rule has a value that nobody guesses.
+///
+/// # Errors
+/// When it has none.
+pub fn join(rule: &JoinRule, secrets: &dyn Secrets) -> Result<()> {
+    let value = secrets
+        .get(&rule.secret)
+        .with_context(|| format!("the join token of {} has no value", rule.environment))?;
+    ensure!(
+        value.expose_secret().len() >= TOKEN_MIN,
+        "the join token of {} is shorter than {TOKEN_MIN} characters",
+        rule.environment
+    );
+    Ok(())
 }
 
 /// Where plans come from; nothing is contacted yet.

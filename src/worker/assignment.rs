@@ -2,6 +2,7 @@
 
 use super::deadman::Deadman;
 use super::fetch;
+use super::news::{News, Teller};
 use super::uplink::Spool;
 use super::usage::Usage;
 use crate::bus::dial::Dial;
@@ -48,6 +49,9 @@ pub(super) struct Keeper {
     pub board: watch::Sender<Board>,
     pub spool: Spool,
     pub deadman: Arc<Deadman>,
+    /// The dead-man's switch's time while no run is held.
+    pub idle_timeout: Option<Duration>,
+    pub teller: Teller,
     pub stage: Stage,
     /// Why the run is to end, once it is.
     pub ending: Option<ended::Why>,
@@ -111,6 +115,7 @@ impl Keeper {
                 Woken::Leave => {
                     let (why, grace) = if self.deadman.fired().is_cancelled() {
                         tracing::error!("the owner has not been heard for the orphan timeout; ending");
+                        self.teller.tell(News::Orphaned);
                         (ended::Why::Orphaned, ORPHAN_GRACE)
                     } else {
                         (ended::Why::Stopped, STOP_GRACE)
@@ -193,7 +198,12 @@ impl Keeper {
             return;
         };
         self.deadman
-            .set_timeout(Duration::from_millis(prepare.orphan_timeout_ms.max(1)));
+            .set_timeout(Some(Duration::from_millis(prepare.orphan_timeout_ms.max(1))));
+        self.teller.tell(News::RunBegins {
+            run,
+            index: prepare.index,
+            count: prepare.count,
+        });
         self.spool.open(run, session, prepare.index);
         self.ending = None;
         self.board.send_replace(Board {
@@ -212,6 +222,7 @@ impl Keeper {
             }
             Err(reason) => {
                 self.stage = Stage::Over;
+                self.teller.tell(News::CannotPrepare(reason.clone()));
                 self.tell(progress::What::Refused(wire::Refused { reason }));
             }
         }
@@ -273,6 +284,7 @@ impl Keeper {
         }
         if report.is_some() && !std::mem::replace(&mut load.started, true) {
             let late_us = i64::try_from(load.at.elapsed().as_micros()).unwrap_or(i64::MAX);
+            self.teller.tell(News::LoadStarted { late_us });
             self.tell(progress::What::Started(wire::Started { late_us }));
         }
         let mark = |phase| wire::PhaseMark { phase };
@@ -290,6 +302,16 @@ impl Keeper {
     fn over(&mut self, why: ended::Why, reason: &str) {
         std::mem::replace(&mut self.stage, Stage::Over).throw_away();
         let (last_sequence, dropped_frames) = self.spool.end();
+        self.teller.tell(News::LoadEnded {
+            why: match why {
+                ended::Why::Finished => "finished",
+                ended::Why::Orphaned => "the daemon is lost",
+                ended::Why::Failed | ended::Why::Unknown => "the generator broke",
+                ended::Why::Stopped => "stopped",
+            },
+            frames: last_sequence,
+            dropped: dropped_frames,
+        });
         self.tell(progress::What::Ended(wire::Ended {
             why: why.into(),
             reason: reason.to_owned(),
@@ -303,6 +325,8 @@ impl Keeper {
             std::mem::replace(&mut self.stage, Stage::Idle).throw_away();
             self.spool.discard();
             self.board.send_replace(Board::default());
+            self.deadman.set_timeout(self.idle_timeout);
+            self.teller.tell(News::Released);
         }
         // Full: the owner has not read a dozen of these, and hears of it at the next Hello.
         let _ = self.released.try_send(run);

@@ -29,15 +29,16 @@ struct Shared {
 }
 
 impl Deadman {
-    /// Arms the switch; the owner counts as heard now. `ends_process`: exits if the process has not done so in [`LAST_WORDS`].
+    /// Arms the switch, with no timeout for one that never fires; the owner counts as heard now. `ends_process`: exits if the process
+    /// has not done so in [`LAST_WORDS`].
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub fn start(timeout: Duration, ends_process: bool) -> std::io::Result<Self> {
+    pub fn start(timeout: Option<Duration>, ends_process: bool) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             base: Instant::now(),
             heard_ms: AtomicU64::new(0),
-            timeout_ms: AtomicU64::new(millis(timeout)),
+            timeout_ms: AtomicU64::new(timeout.map_or(u64::MAX, millis)),
             disarmed: AtomicBool::new(false),
             fired: CancellationToken::new(),
         });
@@ -57,9 +58,17 @@ impl Deadman {
         self.shared.heard_ms.fetch_max(now_ms, Ordering::Relaxed);
     }
 
-    /// Another timeout from now on: that of the run's pool.
-    pub fn set_timeout(&self, timeout: Duration) {
-        self.shared.timeout_ms.store(millis(timeout), Ordering::Relaxed);
+    /// Another timeout from now on: that of the run's pool, or of a worker without a run.
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        self.shared
+            .timeout_ms
+            .store(timeout.map_or(u64::MAX, millis), Ordering::Relaxed);
+    }
+
+    /// How long the owner may be silent now.
+    pub fn timeout(&self) -> Option<Duration> {
+        let timeout_ms = self.shared.timeout_ms.load(Ordering::Relaxed);
+        (timeout_ms != u64::MAX).then(|| Duration::from_millis(timeout_ms))
     }
 
     /// Cancelled once the owner has not been heard for the timeout. There is no way back.
@@ -114,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn s41_the_switch_fires_once_nobody_was_heard_for_the_timeout() {
         let timeout = Duration::from_millis(300);
-        let deadman = Deadman::start(timeout, false).unwrap();
+        let deadman = Deadman::start(Some(timeout), false).unwrap();
         let start = Instant::now();
         while start.elapsed() < timeout * 2 {
             deadman.heard();
@@ -129,8 +138,9 @@ mod tests {
 
     #[tokio::test]
     async fn s41_a_shorter_timeout_counts_at_once() {
-        let deadman = Deadman::start(Duration::from_secs(600), false).unwrap();
-        deadman.set_timeout(Duration::ZERO);
+        let deadman = Deadman::start(None, false).unwrap();
+        assert_eq!(deadman.timeout(), None);
+        deadman.set_timeout(Some(Duration::ZERO));
         tokio::time::timeout(Duration::from_secs(5), deadman.fired().cancelled())
             .await
             .unwrap();

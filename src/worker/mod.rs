@@ -3,18 +3,19 @@
 mod assignment;
 mod deadman;
 mod fetch;
+mod news;
 mod session;
 mod uplink;
 mod usage;
 
 pub use crate::bus::dial::{Address, Dial};
+pub use news::{News, Teller};
 
 use crate::bus::direct::DirectProducer;
 use assignment::{Board, Keeper, Stage};
 use deadman::Deadman;
 use muster_core::base::chain::chain;
 use muster_core::model::id::WorkerId;
-use muster_core::model::key::Key;
 use muster_core::model::unit::{EXIT_ORPHANED, UnitName};
 use session::{Identity, Session};
 use std::process::ExitCode;
@@ -36,12 +37,16 @@ const SERVICE_THREADS: usize = 2;
 pub struct WorkerArgs {
     /// Where its owner is, and how it proves itself.
     pub dial: Dial,
-    /// The pool it belongs to.
-    pub pool: Key,
+    /// The pool it belongs to, by its key or as a person writes it; empty: the only one that the token is for.
+    pub pool: String,
     /// The unit it is; `None`: started by hand.
     pub unit: Option<UnitName>,
-    /// How long it may be without its owner; a run's own counts from Prepare on.
-    pub orphan_timeout: Duration,
+    /// How long it may be without its owner while it has no run; `None`: for ever. In a run, the run's own counts.
+    pub orphan_timeout: Option<Duration>,
+    /// Whether it runs commands of plans (hooks with `onWorkers`).
+    pub allows_commands: bool,
+    /// Whom it tells what happens.
+    pub teller: Teller,
     /// Load threads; `None`: as many as there are CPUs.
     pub threads: Option<u32>,
 }
@@ -111,7 +116,7 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
     let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let threads = args.threads.unwrap_or_else(|| u32::try_from(cpus()).unwrap_or(1));
     let worker = WorkerId(Uuid::now_v7());
-    tracing::info!(%worker, pool = %args.pool, threads, "worker starts");
+    tracing::info!(%worker, pool = args.pool, threads, "worker starts");
     let (command_sender, commands) = mpsc::channel(COMMANDS);
     let (released_sender, released) = mpsc::channel(COMMANDS);
     let (board_sender, board) = watch::channel(Board::default());
@@ -121,8 +126,11 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
             worker,
             unit: args.unit,
             pool: args.pool,
+            host: nix::unistd::gethostname().map_or_else(|_| String::new(), |host| host.to_string_lossy().into_owned()),
             threads,
+            allows_commands: args.allows_commands,
         },
+        teller: args.teller.clone(),
         dial: args.dial.clone(),
         base,
         commands: command_sender,
@@ -141,6 +149,8 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
         board: board_sender,
         spool: spool.clone(),
         deadman: deadman.clone(),
+        idle_timeout: args.orphan_timeout,
+        teller: args.teller,
         stage: Stage::Idle,
         ending: None,
     };

@@ -2,13 +2,13 @@
 
 use super::assignment::Board;
 use super::deadman::Deadman;
+use super::news::{News, Teller};
 use super::uplink::Spool;
 use super::usage::Usage;
 use crate::bus::dial::Dial;
 use crate::bus::wire::{self, from_owner, from_worker, progress};
 use muster_core::base::chain::chain;
 use muster_core::model::id::{RunId, WorkerId};
-use muster_core::model::key::Key;
 use muster_core::model::unit::UnitName;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,8 +40,10 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 pub(super) struct Identity {
     pub worker: WorkerId,
     pub unit: Option<UnitName>,
-    pub pool: Key,
+    pub pool: String,
+    pub host: String,
     pub threads: u32,
+    pub allows_commands: bool,
 }
 
 /// What the session needs of the rest of the worker.
@@ -55,6 +57,7 @@ pub(super) struct Session {
     pub board: watch::Receiver<Board>,
     pub spool: Spool,
     pub deadman: Arc<Deadman>,
+    pub teller: Teller,
     /// Highest epoch obeyed.
     pub epoch: u64,
 }
@@ -64,7 +67,7 @@ pub(super) struct Session {
 enum Cut {
     #[error("{0}")]
     Dial(String),
-    #[error("the owner refused: {0}")]
+    #[error("{0}")]
     Refused(String),
     #[error("{0}")]
     Broken(&'static str),
@@ -74,7 +77,10 @@ enum Cut {
 
 impl From<tonic::Status> for Cut {
     fn from(status: tonic::Status) -> Self {
-        Self::Status(status)
+        match status.code() {
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => Self::Refused(status.message().to_owned()),
+            _ => Self::Status(status),
+        }
     }
 }
 
@@ -84,6 +90,8 @@ impl Session {
     /// Keeps a connection to the owner until the worker is `over`; then says goodbye if it is connected.
     pub async fn run(mut self, over: CancellationToken) {
         let mut pause = REDIAL_FIRST;
+        // Said once, not at each try.
+        let mut said = None;
         loop {
             let connected = tokio::select! {
                 () = over.cancelled() => return,
@@ -94,26 +102,54 @@ impl Session {
                     pause = REDIAL_FIRST;
                     match self.talk(outbox, inbox, &over).await {
                         Ok(()) => return,
-                        Err(cut) => cut,
+                        Err(cut) => {
+                            tracing::info!(reason = %cut, "not connected");
+                            self.teller.tell(News::Lost {
+                                reason: cut.to_string(),
+                                run: self.held_run(),
+                                orphan_timeout: self.deadman.timeout(),
+                            });
+                            said = None;
+                            cut
+                        }
                     }
                 }
                 Err(cut) => cut,
             };
             let wait = match &cut {
-                Cut::Refused(_) => {
-                    tracing::warn!(reason = %cut, "cannot join");
-                    REFUSED_PAUSE
-                }
-                _ => {
-                    tracing::info!(reason = %cut, "not connected");
-                    pause
-                }
+                // In a run every second counts: a daemon that has just started may not know its workers yet.
+                Cut::Refused(_) if self.held_run().is_none() => REFUSED_PAUSE,
+                _ => pause,
             };
+            if said.as_ref() != Some(&cut.to_string()) {
+                self.say(&cut, wait);
+                said = Some(cut.to_string());
+            }
             pause = (pause * 2).min(REDIAL_LAST);
             tokio::select! {
                 () = over.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    fn held_run(&self) -> Option<RunId> {
+        self.board.borrow().held.map(|(run, _)| run)
+    }
+
+    /// Why there is no connection, for the log and for the person who waits.
+    fn say(&self, cut: &Cut, pause: Duration) {
+        let reason = cut.to_string();
+        match cut {
+            Cut::Refused(_) => {
+                tracing::warn!(reason, "cannot join");
+                self.teller.tell(News::Refused { reason, pause });
+            }
+            Cut::Dial(_) => {
+                tracing::info!(reason, "not connected");
+                self.teller.tell(News::Unreachable(reason));
+            }
+            Cut::Broken(_) | Cut::Status(_) => {}
         }
     }
 
@@ -138,6 +174,11 @@ impl Session {
                 self.epoch = welcome.epoch;
                 self.deadman.heard();
                 tracing::info!(epoch = welcome.epoch, "connected");
+                self.teller.tell(News::Connected {
+                    address: self.dial.shown().await,
+                    pool: welcome.pool,
+                    run: self.held_run(),
+                });
                 Ok((outbox, inbox))
             }
             Some(from_owner::What::Welcome(_)) => Err(Cut::Broken("the owner is of an epoch that is over")),
@@ -155,9 +196,10 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             worker: self.identity.worker.to_string(),
             unit: self.identity.unit.as_ref().map(ToString::to_string).unwrap_or_default(),
-            pool: self.identity.pool.to_string(),
+            pool: self.identity.pool.clone(),
+            host: self.identity.host.clone(),
             threads: self.identity.threads,
-            allows_commands: false,
+            allows_commands: self.identity.allows_commands,
             held_run,
             held_session,
             epoch: self.epoch,

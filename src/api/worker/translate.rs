@@ -2,10 +2,14 @@
 
 use crate::bus::wire::{self, command, ended, from_owner, progress};
 use crate::control::fleet::{EndedWhy, Hello, Order, Progress, StopMode, What, WorkerStatus};
-use muster_core::model::id::RunId;
+use muster_core::model::id::{RunId, WorkerId};
+use muster_core::model::key::Key;
+use std::net::IpAddr;
 
 /// Longest text of a worker that is kept.
 const TEXT_MAX: usize = 1_000;
+/// Longest name of a machine, as Linux has it.
+const HOST_MAX: usize = 64;
 
 /// What a progress message says.
 pub(super) enum News {
@@ -19,7 +23,12 @@ pub(super) enum News {
     },
 }
 
-pub(super) fn hello(hello: wire::Hello) -> Result<Hello, String> {
+/// `pool` finds the pool of a worker that asks for one in these words.
+pub(super) fn hello(
+    hello: wire::Hello,
+    address: Option<IpAddr>,
+    pool: impl FnOnce(WorkerId, &str) -> Result<Key, String>,
+) -> Result<Hello, String> {
     if hello.protocol != wire::PROTOCOL {
         return Err(format!(
             "this daemon speaks protocol {}, the worker (version {}) {}",
@@ -35,25 +44,27 @@ pub(super) fn hello(hello: wire::Hello) -> Result<Hello, String> {
             session.parse().map_err(|_| "the held session is not a UUID")?,
         )),
     };
+    let worker = hello.worker.parse().map_err(|_| "the worker's id is not a UUID")?;
     Ok(Hello {
-        worker: hello.worker.parse().map_err(|_| "the worker's id is not a UUID")?,
+        worker,
         unit: match hello.unit.as_str() {
             "" => None,
             unit => Some(unit.parse().map_err(|_| "the unit's name is none")?),
         },
-        pool: hello
-            .pool
-            .parse()
-            .map_err(|_| "the pool is not project/WorkerPool/name")?,
+        host: shown(hello.host, HOST_MAX),
+        address,
+        pool: pool(worker, &text(hello.pool))?,
         version: text(hello.version),
         threads: hello.threads,
+        allows_commands: hello.allows_commands,
         held,
         epoch: hello.epoch,
     })
 }
 
-pub(super) fn welcome(epoch: u64) -> wire::FromOwner {
-    owner(from_owner::What::Welcome(wire::Welcome { epoch }))
+pub(super) fn welcome(epoch: u64, pool: &Key) -> wire::FromOwner {
+    let pool = pool.to_string();
+    owner(from_owner::What::Welcome(wire::Welcome { epoch, pool }))
 }
 
 pub(super) fn refused(reason: String) -> wire::FromOwner {
@@ -151,18 +162,23 @@ fn share(value: f64) -> f64 {
     if value.is_finite() { value.clamp(0.0, 1.0) } else { 0.0 }
 }
 
-fn text(mut text: String) -> String {
-    let mut end = text.len().min(TEXT_MAX);
+fn text(text: String) -> String {
+    shown(text, TEXT_MAX)
+}
+
+/// A text that tables, logs and terminals may show.
+fn shown(mut text: String, max: usize) -> String {
+    let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     text.truncate(end);
-    text
+    text.replace(char::is_control, " ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{News, TEXT_MAX, hello, progress, share, text};
+    use super::{News, TEXT_MAX, progress, share, text};
     use crate::bus::wire::{self, progress::What};
 
     fn fine() -> wire::Hello {
@@ -172,6 +188,12 @@ mod tests {
             pool: "default/WorkerPool/local".to_owned(),
             ..wire::Hello::default()
         }
+    }
+
+    fn hello(hello: wire::Hello) -> Result<crate::control::fleet::Hello, String> {
+        super::hello(hello, None, |_, pool| {
+            pool.parse().map_err(|_| "the pool is none".to_owned())
+        })
     }
 
     #[test]
@@ -202,6 +224,11 @@ mod tests {
         );
         let long = text("ü".repeat(TEXT_MAX));
         assert!(long.len() <= TEXT_MAX && long.chars().all(|char| char == 'ü'));
+        assert_eq!(
+            text("a\u{1b}[2J\nb".to_owned()),
+            "a [2J b",
+            "nothing moves a terminal's cursor"
+        );
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Commands are level-triggered: the fleet keeps what is wanted per run and tells it anew on each connection; a worker answers a
 //! repeat like the first. Reports are numbered and kept by the worker until it is released, so nothing is lost with a connection.
 
+mod admit;
+pub mod door;
 pub mod join;
 pub mod offset;
 mod session;
@@ -14,6 +16,7 @@ mod wanted;
 pub use session::{Connection, Hello, Order, What};
 
 use crate::runtime::clock::Clock;
+use door::Bringer;
 use jiff::Timestamp;
 use muster_core::model::id::{RunId, SessionId, WorkerId};
 use muster_core::model::key::Key;
@@ -22,6 +25,7 @@ use muster_core::model::unit::UnitName;
 use offset::Estimate;
 use state::State;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -46,6 +50,10 @@ pub struct SharedLoad {
     pub seed: u64,
     /// How long a worker may be without its owner (promise 41).
     pub orphan_timeout: Duration,
+    /// The pool whose workers make it.
+    pub pool: Key,
+    /// Who may bring them, their numbers and their requests for files.
+    pub bringer: Bringer,
 }
 
 /// One worker's part in one run.
@@ -170,12 +178,18 @@ pub struct WorkerView {
     pub id: WorkerId,
     /// The unit it is; `None`: started by hand.
     pub unit: Option<UnitName>,
+    /// Name of the machine it says it is on.
+    pub host: String,
+    /// Where it calls from.
+    pub address: Option<IpAddr>,
     /// Its pool.
     pub pool: Key,
     /// Its Muster version.
     pub version: String,
     /// Load threads it can run.
     pub threads: u32,
+    /// Whether it runs commands of plans.
+    pub allows_commands: bool,
     /// Whether there is a connection now.
     pub connected: bool,
     /// When it was first seen by this daemon.
@@ -195,6 +209,26 @@ impl WorkerView {
     pub fn is_free(&self) -> bool {
         self.connected && self.run.is_none()
     }
+
+    /// What people call it: its unit, else its machine, else its id.
+    pub fn name(&self) -> String {
+        match &self.unit {
+            Some(unit) => unit.to_string(),
+            None if self.host.is_empty() => self.id.to_string(),
+            None => self.host.clone(),
+        }
+    }
+}
+
+/// Whether a session's frames may come by a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaySend {
+    /// They may.
+    Yes,
+    /// It is a session of somebody else's worker.
+    No,
+    /// This daemon does not know its predecessor's sessions yet.
+    NotYet,
 }
 
 /// Why the fleet cannot do what it was asked.
@@ -360,9 +394,20 @@ impl Fleet {
         });
     }
 
-    /// A file of a run that is prepared or adopted.
-    pub fn file(&self, digest: &str) -> Option<Arc<[u8]>> {
-        self.state().file(digest)
+    /// A file of a run that is prepared or adopted, for one whose workers take part in it.
+    pub fn file(&self, digest: &str, bringer: &Bringer) -> Option<Arc<[u8]>> {
+        self.state().file(digest, bringer)
+    }
+
+    /// Whether frames of a session may come with the token of this one.
+    pub fn may_send(&self, session: SessionId, bringer: &Bringer) -> MaySend {
+        self.state().may_send(session, bringer)
+    }
+
+    /// The pool of a worker that is known, or of the run that it is wanted for: one that calls again mid-run is in its pool still,
+    /// whatever the plans have come to say.
+    pub fn pool_of(&self, worker: WorkerId, bringer: &Bringer) -> Option<Key> {
+        self.state().pool_of(worker, bringer)
     }
 
     /// Notices lost workers. Runs for as long as the daemon; whoever serves workers runs it.

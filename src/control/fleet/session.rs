@@ -1,11 +1,13 @@
 //! One connection of one worker: what goes to it, what came from it.
 
+use super::door::Pass;
 use super::offset::EXCHANGES;
 use super::state::{Held, Worker};
 use super::{Assignment, Fleet, Progress, StopMode, WorkerStatus};
 use muster_core::model::id::{RunId, SessionId, WorkerId};
 use muster_core::model::key::Key;
 use muster_core::model::unit::UnitName;
+use std::net::IpAddr;
 use tokio::sync::mpsc;
 
 /// Orders that may wait for a connection: all that is ever wanted of a worker at once is seven.
@@ -58,12 +60,18 @@ pub struct Hello {
     pub worker: WorkerId,
     /// The unit it is.
     pub unit: Option<UnitName>,
+    /// Name of its machine.
+    pub host: String,
+    /// Where it calls from.
+    pub address: Option<IpAddr>,
     /// Its pool.
     pub pool: Key,
     /// Its Muster version.
     pub version: String,
     /// Load threads it can run.
     pub threads: u32,
+    /// Whether it runs commands of plans.
+    pub allows_commands: bool,
     /// The run and session it holds.
     pub held: Option<(RunId, SessionId)>,
     /// Highest epoch it obeyed.
@@ -75,17 +83,18 @@ pub struct Hello {
 pub struct Connection {
     fleet: Fleet,
     worker: WorkerId,
+    pool: Key,
     number: u64,
     exchanges: usize,
     orders: mpsc::Receiver<Order>,
 }
 
 impl Fleet {
-    /// A worker dialled in.
+    /// A worker dialled in, with the token that this pass was given for.
     ///
     /// # Errors
-    /// When it obeyed a later owner than this one: the reason, for the worker's log.
-    pub fn connect(&self, hello: Hello) -> Result<Connection, String> {
+    /// When it obeyed a later owner than this one, is somebody else's, or one too many: the reason, for the worker's log.
+    pub fn connect(&self, hello: Hello, pass: &Pass) -> Result<Connection, String> {
         if hello.epoch > self.epoch() {
             return Err(format!(
                 "this daemon's epoch {} is over; the worker obeyed {}",
@@ -95,9 +104,15 @@ impl Fleet {
         }
         let (sender, orders) = mpsc::channel(ORDERS);
         let joined_at = self.inner.clock.now();
+        let pool = hello.pool.clone();
         let number = self.change(|state, now| {
+            state.admit(hello.worker, hello.unit.as_ref(), pass)?;
             let worker = Worker {
+                pass: pass.clone(),
                 unit: hello.unit,
+                host: hello.host,
+                address: hello.address,
+                allows_commands: hello.allows_commands,
                 pool: hello.pool,
                 version: hello.version,
                 threads: hello.threads,
@@ -112,11 +127,12 @@ impl Fleet {
                     history: Vec::new(),
                 }),
             };
-            state.connect(hello.worker, worker, sender, now)
-        });
+            Ok::<_, String>(state.connect(hello.worker, worker, sender, now))
+        })?;
         Ok(Connection {
             fleet: self.clone(),
             worker: hello.worker,
+            pool,
             number,
             exchanges: 0,
             orders,
@@ -128,6 +144,11 @@ impl Connection {
     /// The worker at the other end.
     pub fn worker(&self) -> WorkerId {
         self.worker
+    }
+
+    /// The pool it is in.
+    pub fn pool(&self) -> &Key {
+        &self.pool
     }
 
     /// The next order; `None`: the connection is over. Cancel-safe.

@@ -1,5 +1,6 @@
 //! What the fleet knows and wants, without any waiting: every change is a function of this state and the time.
 
+use super::door::Pass;
 use super::offset::{MAX_ERROR_US, Offset, Verdict};
 use super::session::{Order, What};
 use super::wanted::{Member, Wanted};
@@ -9,7 +10,7 @@ use muster_core::model::id::{RunId, SessionId, WorkerId};
 use muster_core::model::key::Key;
 use muster_core::model::unit::UnitName;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -21,9 +22,9 @@ const PROGRESS_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct State {
     grace: Duration,
-    workers: BTreeMap<WorkerId, Worker>,
-    runs: BTreeMap<RunId, Wanted>,
-    adopted: bool,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) runs: BTreeMap<RunId, Wanted>,
+    pub(super) adopted: bool,
     next_connection: u64,
     next_order: u64,
     events: Vec<FleetEvent>,
@@ -32,7 +33,11 @@ pub(super) struct State {
 /// A process that dialled in.
 #[derive(Debug)]
 pub(super) struct Worker {
+    pub pass: Pass,
     pub unit: Option<UnitName>,
+    pub host: String,
+    pub address: Option<IpAddr>,
+    pub allows_commands: bool,
     pub pool: Key,
     pub version: String,
     pub threads: u32,
@@ -82,7 +87,7 @@ impl State {
     }
 
     /// Which run a worker belongs to: the one it is wanted for, else the one it holds.
-    fn run_of(&self, id: WorkerId) -> Option<RunId> {
+    pub(super) fn run_of(&self, id: WorkerId) -> Option<RunId> {
         self.runs
             .iter()
             .find(|(_, wanted)| wanted.members.contains_key(&id))
@@ -99,6 +104,9 @@ impl State {
                 WorkerView {
                     id: *id,
                     unit: worker.unit.clone(),
+                    host: worker.host.clone(),
+                    address: worker.address,
+                    allows_commands: worker.allows_commands,
                     pool: worker.pool.clone(),
                     version: worker.version.clone(),
                     threads: worker.threads,
@@ -120,14 +128,6 @@ impl State {
             .filter(|(_, held)| held.run == run)
             .map(|(id, held)| (id, held.history.clone()))
             .collect()
-    }
-
-    pub fn file(&self, digest: &str) -> Option<Arc<[u8]>> {
-        self.runs
-            .values()
-            .flat_map(|wanted| wanted.members.values())
-            .find_map(|member| member.assignment.load.files.get(digest))
-            .cloned()
     }
 
     pub fn prepare(&mut self, run: RunId, set: Vec<Assignment>, now: Instant) -> Result<(), FleetError> {

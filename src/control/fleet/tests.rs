@@ -1,9 +1,10 @@
 //! The fleet without a wire.
 
+use super::door::{Bringer, Pass};
 use super::offset::{EXCHANGES, KEPT};
 use super::{
-    Assignment, Connection, EndedWhy, Fleet, FleetError, FleetEvent, GRACE, Hello, Order, Progress, SharedLoad,
-    StopMode, What,
+    Assignment, Connection, EndedWhy, Fleet, FleetError, FleetEvent, GRACE, Hello, MaySend, Order, Progress,
+    SharedLoad, StopMode, What,
 };
 use crate::runtime::clock::Clock;
 use jiff::Timestamp;
@@ -33,16 +34,19 @@ fn hello(id: u128, held: Option<(RunId, SessionId)>) -> Hello {
     Hello {
         worker: worker(id),
         unit: Some(format!("default.workerpool.local.{id}").parse().unwrap()),
+        host: String::new(),
+        address: None,
         pool: "default/WorkerPool/local".parse().unwrap(),
         version: String::new(),
         threads: 1,
+        allows_commands: false,
         held,
         epoch: 5,
     }
 }
 
 fn dial(fleet: &Fleet, id: u128) -> Connection {
-    fleet.connect(hello(id, None)).unwrap()
+    fleet.connect(hello(id, None), &Pass::OWN).unwrap()
 }
 
 fn set(ids: &[u128]) -> Vec<Assignment> {
@@ -64,6 +68,8 @@ fn set(ids: &[u128]) -> Vec<Assignment> {
         files: BTreeMap::new(),
         seed: 0,
         orphan_timeout: Duration::from_secs(60),
+        pool: "default/WorkerPool/local".parse().unwrap(),
+        bringer: Bringer::Own,
     });
     let assignment = |(index, id): (usize, &u128)| Assignment {
         worker: worker(*id),
@@ -234,11 +240,11 @@ async fn a_worker_that_stays_away_is_lost_once_and_one_that_returns_in_time_is_n
     fleet.prepare(RUN, set(&[1, 2])).unwrap();
     drop((one, two));
     watch_for(&fleet, GRACE / 2).await;
-    let _two = fleet.connect(hello(2, Some((RUN, session(2))))).unwrap();
+    let _two = fleet.connect(hello(2, Some((RUN, session(2)))), &Pass::OWN).unwrap();
     watch_for(&fleet, GRACE * 3).await;
     assert_eq!(lost(&mut receiver), [(worker(1), Some(RUN))]);
     // It comes back after all, and is told what is wanted; it is not lost a second time for the same run.
-    let mut late = fleet.connect(hello(1, Some((RUN, session(1))))).unwrap();
+    let mut late = fleet.connect(hello(1, Some((RUN, session(1)))), &Pass::OWN).unwrap();
     assert_eq!(told(&mut late), ["prepare"]);
     drop(late);
     watch_for(&fleet, GRACE * 3).await;
@@ -254,7 +260,7 @@ async fn a_unit_that_came_back_as_another_process_lost_the_first_at_once() {
     fleet.prepare(RUN, set(&[1])).unwrap();
     let mut again = hello(9, None);
     again.unit = hello(1, None).unit;
-    let _new = fleet.connect(again).unwrap();
+    let _new = fleet.connect(again, &Pass::OWN).unwrap();
     assert_eq!(lost(&mut receiver), [(worker(1), Some(RUN))]);
     assert_eq!(fleet.workers().len(), 1);
 }
@@ -262,7 +268,7 @@ async fn a_unit_that_came_back_as_another_process_lost_the_first_at_once() {
 #[tokio::test(start_paused = true)]
 async fn s42_an_adopted_run_has_its_history_told_and_misses_who_does_not_come() {
     let fleet = fleet();
-    let early = fleet.connect(hello(1, Some((RUN, session(1))))).unwrap();
+    let early = fleet.connect(hello(1, Some((RUN, session(1)))), &Pass::OWN).unwrap();
     assert!(early.report(RUN, 1, Progress::Prepared) && early.report(RUN, 2, Progress::Armed));
     let mut receiver = fleet.subscribe();
     fleet.adopt(RUN, set(&[1, 2])).unwrap();
@@ -285,11 +291,11 @@ async fn s42_an_adopted_run_has_its_history_told_and_misses_who_does_not_come() 
 #[tokio::test(start_paused = true)]
 async fn s42_what_nobody_adopted_is_released() {
     let fleet = fleet();
-    let mut early = fleet.connect(hello(1, Some((RUN, session(1))))).unwrap();
+    let mut early = fleet.connect(hello(1, Some((RUN, session(1)))), &Pass::OWN).unwrap();
     assert!(told(&mut early).is_empty());
     fleet.adoption_done();
     assert_eq!(told(&mut early), ["release"]);
-    let mut late = fleet.connect(hello(2, Some((RUN, session(2))))).unwrap();
+    let mut late = fleet.connect(hello(2, Some((RUN, session(2)))), &Pass::OWN).unwrap();
     assert_eq!(told(&mut late), ["release"]);
 }
 
@@ -324,7 +330,12 @@ async fn s25_a_worker_that_obeyed_a_later_owner_is_not_taken() {
     let fleet = fleet();
     let mut newer = hello(1, None);
     newer.epoch = 6;
-    assert!(fleet.connect(newer).unwrap_err().contains("epoch 5 is over"));
+    assert!(
+        fleet
+            .connect(newer, &Pass::OWN)
+            .unwrap_err()
+            .contains("epoch 5 is over")
+    );
     assert!(fleet.workers().is_empty());
 }
 
@@ -345,4 +356,85 @@ async fn goodbye_is_loss_at_once() {
     );
     drop(connection);
     assert!(fleet.workers().is_empty());
+}
+
+fn joined_pass(environment: &str, most: u32) -> Pass {
+    Pass {
+        bringer: Bringer::Joined(environment.parse().unwrap()),
+        bound: Some((0, most)),
+    }
+}
+
+fn by_hand(id: u128) -> Hello {
+    Hello {
+        unit: None,
+        ..hello(id, None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_brings_no_more_workers_than_its_rule_says() {
+    let fleet = fleet();
+    let pass = joined_pass("p/Environment/far", 2);
+    let one = fleet.connect(by_hand(1), &pass).unwrap();
+    let _two = fleet.connect(by_hand(2), &pass).unwrap();
+    let reason = fleet.connect(by_hand(3), &pass).unwrap_err();
+    assert_eq!(
+        reason,
+        "2 workers of this token are in environment p/Environment/far; it may bring at most 2"
+    );
+    // The same worker on a new connection is not one more; one that is gone with nothing in hand makes room.
+    let again = fleet.connect(by_hand(1), &pass).unwrap();
+    drop((one, again));
+    let _three = fleet.connect(by_hand(3), &pass).unwrap();
+    assert!(fleet.connect(by_hand(1), &pass).is_err());
+    // The daemon's own units are not of this token.
+    let _own = fleet.connect(hello(4, None), &Pass::OWN).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_away_in_mid_run_keeps_its_place() {
+    let fleet = fleet();
+    let pass = joined_pass("p/Environment/far", 1);
+    let one = fleet.connect(by_hand(1), &pass).unwrap();
+    let mut assignments = set(&[1]);
+    let mut load = SharedLoad::clone(&assignments[0].load);
+    load.bringer = pass.bringer.clone();
+    assignments[0].load = Arc::new(load);
+    fleet.prepare(RUN, assignments).unwrap();
+    drop(one);
+    assert!(fleet.connect(by_hand(2), &pass).is_err());
+    let _one = fleet.connect(by_hand(1), &pass).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_passes_for_another_ones_worker_or_sends_or_reads_what_is_of_its_run() {
+    let fleet = fleet();
+    let mut own = dial(&fleet, 1);
+    let digest = "sha256:1".to_owned();
+    let mut assignments = set(&[1]);
+    let mut load = SharedLoad::clone(&assignments[0].load);
+    load.files.insert(digest.clone(), Arc::from(&b"content"[..]));
+    assignments[0].load = Arc::new(load);
+    let stranger = joined_pass("p/Environment/far", 9);
+    assert_eq!(fleet.may_send(session(1), &stranger.bringer), MaySend::NotYet);
+    fleet.adoption_done();
+    fleet.prepare(RUN, assignments).unwrap();
+    let reason = fleet.connect(by_hand(1), &stranger).unwrap_err();
+    assert_eq!(reason, "another one's worker has this id");
+    let reason = fleet.connect(hello(1, None), &stranger).unwrap_err();
+    assert_eq!(reason, "another one's worker has this id");
+    let mut as_unit = by_hand(2);
+    as_unit.unit = hello(1, None).unit;
+    let reason = fleet.connect(as_unit, &stranger).unwrap_err();
+    assert_eq!(reason, "only the daemon's own workers are units");
+    assert_eq!(fleet.may_send(session(1), &stranger.bringer), MaySend::No);
+    assert_eq!(fleet.may_send(session(1), &Bringer::Own), MaySend::Yes);
+    assert!(fleet.file(&digest, &stranger.bringer).is_none());
+    assert!(fleet.file(&digest, &Bringer::Own).is_some());
+    assert_eq!(fleet.pool_of(worker(1), &stranger.bringer), None);
+    assert_eq!(told(&mut own), ["prepare"], "its own connection stands");
+    // Also when it is away.
+    drop(own);
+    assert!(fleet.connect(by_hand(1), &stranger).is_err());
 }

@@ -79,15 +79,14 @@ async fn shared_load(context: &Context) -> Result<SharedLoad, AssignError> {
         files,
         seed: pinned.seed,
         orphan_timeout: pinned.orphan_timeout,
+        pool: pinned.pool.clone(),
+        bringer: pinned.bringer(),
     })
 }
 
-/// The unit a worker is, or its id.
+/// What people call a worker.
 pub(super) fn name_of(context: &Context, worker: WorkerId) -> String {
     let views = context.shared.parts.fleet.workers();
-    let unit = views
-        .into_iter()
-        .find(|view| view.id == worker)
-        .and_then(|view| view.unit);
-    unit.map_or_else(|| worker.to_string(), |unit| unit.to_string())
+    let view = views.into_iter().find(|view| view.id == worker);
+    view.map_or_else(|| worker.to_string(), |view| view.name())
 }

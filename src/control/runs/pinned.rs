@@ -1,5 +1,6 @@
 //! What a run is pinned to (promise 34): everything that decides its load, kept with its row, so that it can be repeated exactly.
 
+use crate::control::fleet::door::Bringer;
 use crate::store::rows::ResultsPin;
 use muster_core::base::units;
 use muster_core::lifecycle::plan::RunPlan;
@@ -23,6 +24,9 @@ pub struct Pinned {
     pub pool: Key,
     /// Where its workers run.
     pub environment: Key,
+    /// Whether its workers come by themselves: the environment is of type `joined`.
+    #[serde(default)]
+    pub joined: bool,
     /// The exact number of workers.
     pub workers: u32,
     /// How long they may take to be there.
@@ -56,6 +60,15 @@ pub struct Pinned {
 impl Pinned {
     /// The layout this build writes and reads.
     pub const FORMAT: u32 = 1;
+
+    /// Who brings its workers.
+    pub fn bringer(&self) -> Bringer {
+        if self.joined {
+            Bringer::Joined(self.environment.clone())
+        } else {
+            Bringer::Own
+        }
+    }
 
     /// What the state machine looks at.
     pub fn run_plan(&self) -> RunPlan {

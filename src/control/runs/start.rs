@@ -10,7 +10,7 @@ use muster_core::base::units::format_duration;
 use muster_core::lifecycle::plan::workers_for;
 use muster_core::lifecycle::variant;
 use muster_core::model::desired::Desired;
-use muster_core::model::environment::{Environment, EnvironmentLimits, WorkerPool};
+use muster_core::model::environment::{Environment, EnvironmentLimits, ProviderSpec, WorkerPool};
 use muster_core::model::id::{Digest, Name, Revision, RunId};
 use muster_core::model::key::Key;
 use muster_core::model::load::PhaseWork;
@@ -221,6 +221,7 @@ pub(super) async fn resolve(
         format: Pinned::FORMAT,
         pool: pool_key,
         environment: pool.environment.clone(),
+        joined: environment.provider == ProviderSpec::Joined,
         workers,
         ready_timeout: pool.ready_timeout,
         orphan_timeout: pool.orphan_timeout,

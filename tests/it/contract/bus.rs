@@ -1,5 +1,6 @@
 //! What every bus does: order, an answer only after the store, the same message again after a cut, back-pressure, limits.
 
+use crate::support::entrance;
 use muster::api::worker::serve;
 use muster::bus::dial::{Address, Dial};
 use muster::bus::direct::DirectProducer;
@@ -44,9 +45,9 @@ impl Server {
     async fn start(folder: &TempDir, queue: mpsc::Sender<Delivery>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         join::write_address(folder.path(), listener.local_addr().unwrap()).unwrap();
-        let (token, _) = join::token(folder.path()).unwrap();
+        let entrance = entrance(listener, folder.path());
         let stop = CancellationToken::new();
-        let work = serve(listener, Fleet::new(1, Clock::system()), queue, token, stop.clone());
+        let work = serve(entrance, Fleet::new(1, Clock::system()), queue, stop.clone());
         let task = tokio::spawn(async move { work.await.unwrap() });
         Self { stop, task }
     }
@@ -61,6 +62,7 @@ fn dial(folder: &TempDir) -> Dial {
     Dial {
         address: Address::File(folder.path().join("join")),
         token_file: folder.path().join("join-token"),
+        ca_file: None,
     }
 }
 

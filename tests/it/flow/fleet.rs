@@ -1,8 +1,10 @@
 //! Workers in a fleet: from Prepare to Release over real connections, with cuts, restarts and lost owners.
 
+use crate::support::entrance;
 use muster::api::worker::serve;
 use muster::bus::dial::{Address, Dial};
 use muster::bus::memory;
+use muster::control::fleet::door::Bringer;
 use muster::control::fleet::offset::MAX_ERROR_US;
 use muster::control::fleet::{
     Assignment, EndedWhy, Fleet, FleetEvent, Progress, SharedLoad, StopMode, WorkerView, join,
@@ -11,7 +13,7 @@ use muster::ingest::{Ingest, ingest};
 use muster::runtime::clock::Clock;
 use muster::store::rows::{PartOf, SessionRow};
 use muster::store::{Results, open};
-use muster::worker::{Ended, WorkerArgs, WorkerError, run};
+use muster::worker::{Ended, Teller, WorkerArgs, WorkerError, run};
 use muster_core::measure::slice::Stats;
 use muster_core::measure::validity::{CompletenessKind, completeness};
 use muster_core::model::id::{Name, RunId, SessionId, WorkerId};
@@ -41,13 +43,13 @@ struct Owner {
 impl Owner {
     async fn start(folder: &TempDir, results: Arc<dyn Results>, epoch: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (token, _) = join::token(folder.path()).unwrap();
+        join::write_address(folder.path(), listener.local_addr().unwrap()).unwrap();
+        let entrance = entrance(listener, folder.path());
         let fleet = Fleet::new(epoch, Clock::system());
         let (queue, mut deliveries) = memory::queue(256);
         let (handle, intake) = ingest(results, Clock::system());
         let stop = CancellationToken::new();
-        join::write_address(folder.path(), listener.local_addr().unwrap()).unwrap();
-        let serving = serve(listener, fleet.clone(), queue, token, stop.clone());
+        let serving = serve(entrance, fleet.clone(), queue, stop.clone());
         let stopped = stop.clone();
         let tasks = vec![
             tokio::spawn(async move { serving.await.unwrap() }),
@@ -138,10 +140,13 @@ impl World {
             dial: Dial {
                 address: Address::File(self.folder.path().join("join")),
                 token_file: self.folder.path().join("join-token"),
+                ca_file: None,
             },
-            pool: "default/WorkerPool/local".parse().unwrap(),
+            pool: "default/WorkerPool/local".to_owned(),
             unit: Some(format!("default.workerpool.local.{index}").parse().unwrap()),
-            orphan_timeout,
+            orphan_timeout: Some(orphan_timeout),
+            allows_commands: false,
+            teller: Teller::default(),
             threads: Some(1),
         };
         self.workers.push(tokio::spawn(run(args, self.stop.clone(), false)));
@@ -176,6 +181,8 @@ impl World {
             files: BTreeMap::new(),
             seed: 1,
             orphan_timeout,
+            pool: "default/WorkerPool/local".parse().unwrap(),
+            bringer: Bringer::Own,
         });
         let assignment = |(index, view): (u32, &WorkerView)| Assignment {
             worker: view.id,

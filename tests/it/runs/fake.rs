@@ -1,6 +1,7 @@
 //! A world with one plan, and a worker that makes what numbers it is told to.
 
 use async_trait::async_trait;
+use muster::control::fleet::door::Pass;
 use muster::control::fleet::{Connection, EndedWhy, Fleet, Hello, Progress, What};
 use muster::control::runs::World;
 use muster::control::sync::{ProjectState, Published};
@@ -208,13 +209,16 @@ pub async fn work(fleet: Fleet, results: Arc<dyn Results>, id: WorkerId, act: Ac
     let hello = Hello {
         worker: id,
         unit: None,
+        host: "here".to_owned(),
+        address: None,
         pool: local_pool(),
         version: "test".to_owned(),
         threads: 1,
+        allows_commands: false,
         held,
         epoch: 0,
     };
-    let mut connection = fleet.connect(hello).unwrap();
+    let mut connection = fleet.connect(hello, &Pass::OWN).unwrap();
     while connection.exchanged(connection.owner_us(), connection.owner_us()) {}
     if let Some((run, _)) = held {
         let history = memory.lock().unwrap().history.clone();

@@ -6,6 +6,11 @@ pub mod muster;
 pub mod nginx;
 pub mod repo;
 
+use ::muster::api::worker::Entrance;
+use ::muster::control::fleet::door::Door;
+use ::muster::control::fleet::join;
+use ::muster::runtime::secrets::ConfiguredSecrets;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine before it counts as never.
@@ -21,6 +26,18 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         }
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
         std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Where workers dial in on loopback with the token of a state folder, into pools that no plan names.
+pub fn entrance(listener: tokio::net::TcpListener, state_dir: &std::path::Path) -> Entrance {
+    let (token, _) = join::token(state_dir).unwrap();
+    let plans = tokio::sync::watch::channel(None).1;
+    let secrets = Arc::new(ConfiguredSecrets::default());
+    Entrance {
+        listener,
+        tls: None,
+        door: Door::new(Some(token), Vec::new(), secrets, plans),
     }
 }
 
