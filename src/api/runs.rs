@@ -235,6 +235,7 @@ fn blocked(blocked: Blocked) -> ApiError {
         Blocked::Project { .. }
         | Blocked::NotReady { .. }
         | Blocked::NotEnoughWorkers { .. }
+        | Blocked::TooFewRows { .. }
         | Blocked::Limit { .. }
         | Blocked::Target(_)
         | Blocked::Content(_)

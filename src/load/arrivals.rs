@@ -168,6 +168,14 @@ impl Open {
         }
     }
 
+    /// Gives up what waits without dropping it, and says how many that were.
+    pub(crate) fn give_up(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let waiting = state.came - state.served;
+        state.served = state.came;
+        waiting
+    }
+
     /// Drops everything that waits.
     pub(crate) fn drop_waiting(&self, run: &PhaseRun, now: Instant) {
         let mut state = self.state.borrow_mut();

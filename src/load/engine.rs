@@ -3,7 +3,7 @@
 use crate::http;
 use crate::lane::Lane;
 use crate::synthetic;
-use muster_core::model::load::{Engine, LoadPlan};
+use muster_core::model::load::{Engine, LoadPlan, Segment};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,9 +44,13 @@ pub(crate) enum User {
 impl Script {
     /// # Errors
     /// Where the plan asks for what the engine cannot do.
-    pub(crate) fn compile(plan: &LoadPlan, files: &BTreeMap<String, Arc<[u8]>>) -> Result<Self, EngineError> {
+    pub(crate) fn compile(
+        plan: &LoadPlan,
+        segment: Segment,
+        files: &BTreeMap<String, Arc<[u8]>>,
+    ) -> Result<Self, EngineError> {
         Ok(match &plan.engine {
-            Engine::Http(engine) => Self::Http(http::script::Script::compile(plan, engine, files)?),
+            Engine::Http(engine) => Self::Http(http::script::Script::compile(plan, engine, segment, files)?),
             Engine::Synthetic(engine) => Self::Synthetic(synthetic::Script::new(engine)),
         })
     }
@@ -101,6 +105,14 @@ impl User {
         match (&lane.engine, &lane.shared.script) {
             (EngineLane::Http(http), Script::Http(script)) => Self::Http(Box::new(http::HttpUser::new(http, script))),
             _ => Self::Synthetic,
+        }
+    }
+
+    /// Takes the rows of data that the iteration needs; false: a file whose rows are used once has none left.
+    pub(crate) fn take_rows(&mut self, scope: &Scope<'_>) -> bool {
+        match (self, &scope.lane.shared.script) {
+            (Self::Http(user), Script::Http(script)) => user.take_rows(scope.scenario, script),
+            _ => true,
         }
     }
 

@@ -154,8 +154,11 @@ impl Lane {
     /// Plays all phases up to the last one's border, or until the owner stops.
     async fn phases(self: &Rc<Self>, t0: Instant, sender: &mpsc::Sender<LaneMessage>, drains: &mut JoinSet<()>) {
         let (mut begin, mut next, mut needs_word) = (t0, 0_u32, false);
-        let mut heard = None;
+        let (mut heard, mut drains_until) = (None, t0);
         while let Some(phase) = self.shared.plan.phases.get(next as usize) {
+            if self.shared.is_left_out_from(next as usize) {
+                return;
+            }
             let load = match &phase.work {
                 PhaseWork::Load {
                     executor,
@@ -175,10 +178,18 @@ impl Lane {
             if !self.reaches(begin).await {
                 return;
             }
-            let run = PhaseRun::start(self.clone(), next as usize, load.0, begin);
+            let segment = self.shared.lane_segment(next as usize, self.index);
+            if let (Some(bound), Some(segment)) = (&self.bound, segment) {
+                bound.begin_phase(segment.count.into(), drains_until);
+            }
+            let run = PhaseRun::start(self.clone(), next as usize, (load.0, segment), begin);
             let _ = sender.send(LaneMessage::Started(next)).await;
+            let is_closed = segment.is_some() && load.0.users().is_none();
+            self.recorder.borrow_mut().at_work(next as usize, is_closed);
             let border = self.until_border(&run, load.0).await;
+            self.recorder.borrow_mut().at_work(next as usize, false);
             let (Border::At(at) | Border::Stopped(at)) = border;
+            drains_until = drains_until.max(at + load.1);
             drains.spawn_local(drain(self.clone(), run, at + load.1));
             let _ = sender.send(LaneMessage::Ended(next)).await;
             if matches!(border, Border::Stopped(_)) {
@@ -191,6 +202,7 @@ impl Lane {
     /// The owner's `Advance` to `phase` or beyond, but not the one that was followed last; `None`: the load is to end.
     async fn wait_for_word(&self, phase: u32, heard: Option<u32>) -> Option<(u32, Instant)> {
         let mut control = self.control.clone();
+        let mut used_up = self.shared.used_up.subscribe();
         loop {
             {
                 let said = control.borrow_and_update();
@@ -204,7 +216,11 @@ impl Lane {
                     return word;
                 }
             }
-            control.changed().await.ok()?;
+            tokio::select! {
+                changed = control.changed() => changed.ok()?,
+                // By another thread, whose part of the phase took longer.
+                _ = used_up.wait_for(|used_up| *used_up) => return None,
+            }
         }
     }
 
@@ -225,6 +241,7 @@ impl Lane {
     /// Waits until no further iteration of the phase may begin.
     async fn until_border(&self, run: &Rc<PhaseRun>, executor: &Executor) -> Border {
         let mut control = self.control.clone();
+        let mut used_up = self.shared.used_up.subscribe();
         loop {
             let now = Instant::now();
             let (paused, stopped, frozen) = {
@@ -239,6 +256,11 @@ impl Lane {
                 return Border::At(end);
             }
             tokio::select! {
+                biased;
+                _ = used_up.wait_for(|used_up| *used_up) => {
+                    run.give_up();
+                    return Border::Stopped(Instant::now());
+                }
                 () = sleep_until_or_forever((!paused).then_some(end)) => {}
                 () = run.gone(), if executor.ends_by_iterations() => return Border::At(Instant::now()),
                 changed = control.changed() => if changed.is_err() { return Border::Stopped(Instant::now()) },

@@ -135,26 +135,48 @@ impl Deadline {
 ///
 /// What was not used is not saved up. The wait counts neither as the target's time nor as the generator's lag.
 pub(crate) struct RateBound {
-    interval: Duration,
+    per_second: u64,
+    /// Between two requests of one of all lanes of all workers.
+    least: Duration,
+    /// The same of one of those that make the phase.
+    own: Cell<Duration>,
+    /// Until when lanes that have no part in the phase may still make requests of an earlier one.
+    shared_until: Cell<Instant>,
     next: Cell<Instant>,
 }
 
 impl RateBound {
     /// The bound of one of `lanes` equal parts of `per_second`.
     pub(crate) fn new(per_second: u64, lanes: u64, start: Instant) -> Self {
-        let interval_ns = 1_000_000_000 * u128::from(lanes.max(1)) / u128::from(per_second.max(1));
+        let least = interval(per_second, lanes);
         Self {
-            interval: Duration::from_nanos(u64::try_from(interval_ns).unwrap_or(u64::MAX)),
+            per_second,
+            least,
+            own: Cell::new(least),
+            shared_until: Cell::new(start),
             next: Cell::new(start),
         }
+    }
+
+    /// A phase begins of which this lane makes one of `lanes` parts. Earlier ones go on until `shared_until` at the latest.
+    pub(crate) fn begin_phase(&self, lanes: u64, shared_until: Instant) {
+        self.own.set(interval(self.per_second, lanes));
+        self.shared_until.set(shared_until);
     }
 
     /// The instant from which the next request may leave.
     pub(crate) fn reserve(&self, now: Instant) -> Instant {
         let slot = self.next.get().max(now);
-        self.next.set(slot + self.interval);
+        let is_shared = slot < self.shared_until.get();
+        self.next
+            .set(slot + if is_shared { self.least } else { self.own.get() });
         slot
     }
+}
+
+fn interval(per_second: u64, lanes: u64) -> Duration {
+    let interval_ns = 1_000_000_000 * u128::from(lanes.max(1)) / u128::from(per_second.max(1));
+    Duration::from_nanos(u64::try_from(interval_ns).unwrap_or(u64::MAX))
 }
 
 /// Ready at once, or pending for good: what a `select` without a deadline waits on.
@@ -179,6 +201,15 @@ mod tests {
         let later = start + Duration::from_secs(5);
         assert_eq!(bound.reserve(later), later);
         assert_eq!(bound.reserve(later), later + Duration::from_millis(20));
+    }
+
+    #[test]
+    fn a_phase_of_fewer_lanes_gets_the_whole_bound_once_the_others_are_done() {
+        let start = Instant::now();
+        let bound = RateBound::new(100, 10, start);
+        bound.begin_phase(2, start + Duration::from_millis(150));
+        let slots: Vec<Duration> = (0..5).map(|_| bound.reserve(start) - start).collect();
+        assert_eq!(slots, [0, 100, 200, 220, 240].map(Duration::from_millis));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use crate::engine::{Scope, User};
 use crate::lane::Lane;
 use crate::pacing::sleep_until_or_forever;
 use muster_core::lifecycle::vus::Vus;
+use muster_core::measure::slice::ErrorKind;
 use muster_core::model::load::{Executor, Segment};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -43,8 +44,12 @@ enum Role {
 
 impl PhaseRun {
     /// Starts the phase's users, or the task that does.
-    pub(crate) fn start(lane: Rc<Lane>, index: usize, executor: &Executor, begin: Instant) -> Rc<Self> {
-        let segment = lane.shared.lane_segment(executor, lane.index);
+    pub(crate) fn start(
+        lane: Rc<Lane>,
+        index: usize,
+        (executor, segment): (&Executor, Option<Segment>),
+        begin: Instant,
+    ) -> Rc<Self> {
         let open = segment.and_then(|segment| Open::new(executor, segment));
         lane.made.set(0);
         let run = Rc::new(Self {
@@ -112,6 +117,23 @@ impl PhaseRun {
             open.close(now);
         }
         self.changed.notify_waiters();
+    }
+
+    /// There are no data for further iterations: no user begins one, and arrivals that wait are given up.
+    pub(crate) fn give_up(&self) {
+        let waiting = self.open.as_ref().map_or(0, Open::give_up);
+        for _ in 0..waiting {
+            self.without_data(self.lane.deck.draw(&self.lane.rng));
+        }
+        self.close(true);
+    }
+
+    /// Counts an iteration for which there was no row.
+    fn without_data(&self, scenario: usize) {
+        let shared = &self.lane.shared;
+        let series = self.index * shared.series.per_phase + shared.script.iteration_series(scenario);
+        let mut recorder = self.lane.recorder.borrow_mut();
+        recorder.error(series, Instant::now(), ErrorKind::DataUsedUp, "every row was used once");
     }
 
     /// Waits until the phase closes or its last user is gone.
@@ -208,13 +230,16 @@ async fn user(alive: Alive, mut role: Role) {
             },
             Role::Loop(_) | Role::Times(_) | Role::Shared(_) => return,
         };
-        iterate(run, &mut user, intended).await;
+        if !iterate(run, &mut user, intended).await {
+            return;
+        }
         // An iteration that needed no I/O must not keep the thread to itself.
         tokio::task::coop::consume_budget().await;
     }
 }
 
-async fn iterate(run: &PhaseRun, user: &mut User, intended: Option<Instant>) {
+/// False: there are no data for it.
+async fn iterate(run: &PhaseRun, user: &mut User, intended: Option<Instant>) -> bool {
     let lane = &run.lane;
     let scope = Scope {
         lane,
@@ -223,9 +248,19 @@ async fn iterate(run: &PhaseRun, user: &mut User, intended: Option<Instant>) {
         begin: Instant::now(),
         intended,
     };
+    if !user.take_rows(&scope) {
+        run.without_data(scope.scenario);
+        lane.shared.used_up.send_replace(true);
+        return false;
+    }
+    if intended.is_none() {
+        // In a closed phase an iteration arrives when its user begins it.
+        lane.recorder.borrow_mut().arrivals(run.index, scope.begin, 1);
+    }
     let iteration = Iteration::begin(&scope);
     let end = user.iterate(&scope).await;
     iteration.end(end);
+    true
 }
 
 /// An iteration in flight: dropped before its end, it counts as interrupted.

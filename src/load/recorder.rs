@@ -153,6 +153,8 @@ pub(crate) struct Recorder {
     lag: Histogram,
     last_late: Option<Instant>,
     arrivals: Vec<u64>,
+    /// Phases whose users decide when an iteration begins, while they last.
+    closed: Vec<bool>,
     own_drops: Vec<u64>,
     users: (u64, u64),
     finished: VecDeque<LaneSecond>,
@@ -170,6 +172,7 @@ impl Recorder {
             lag: Histogram::new(Precision::Coarse),
             last_late: None,
             arrivals: vec![0; phases],
+            closed: vec![false; phases],
             own_drops: vec![0; phases],
             users: (0, 0),
             finished: VecDeque::new(),
@@ -229,6 +232,11 @@ impl Recorder {
         self.arrivals[phase] += count;
     }
 
+    /// Whether users of a closed phase are at work.
+    pub(crate) fn at_work(&mut self, phase: usize, at_work: bool) {
+        self.closed[phase] = at_work;
+    }
+
     /// How late the generator itself was.
     pub(crate) fn lag(&mut self, now: Instant, lag: Duration) {
         if now >= self.border {
@@ -283,14 +291,15 @@ impl Recorder {
                 entry.and_modify(|own| own.merge(&stats)).or_insert(stats);
             }
         }
-        let by_phase = |counts: &mut Vec<u64>| {
-            let named = counts.iter_mut().zip(&self.series.phases);
-            let some = named.filter(|(count, _)| **count > 0);
-            some.map(|(count, name)| (name.clone(), std::mem::take(count)))
-                .collect()
-        };
-        second.generator.arrivals = by_phase(&mut self.arrivals);
-        second.generator.own_drops = by_phase(&mut self.own_drops);
+        for (phase, name) in self.series.phases.iter().enumerate() {
+            let (arrivals, drops) = (&mut self.arrivals[phase], &mut self.own_drops[phase]);
+            if *arrivals > 0 || self.closed[phase] {
+                second.generator.arrivals.insert(name.clone(), std::mem::take(arrivals));
+            }
+            if *drops > 0 {
+                second.generator.own_drops.insert(name.clone(), std::mem::take(drops));
+            }
+        }
         (second.generator.vus, second.generator.vus_max) = self.users;
         self.second += 1;
         self.border = self.t0 + Duration::from_secs(u64::from(self.second) + 1);

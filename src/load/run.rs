@@ -4,10 +4,10 @@ use crate::control::{Command, Control};
 use crate::engine::{EngineError, Script};
 use crate::lane::{self, IdleLane, LaneMessage, Start};
 use crate::recorder::{LaneSecond, Series};
-use muster_core::lifecycle::share::share;
+use muster_core::lifecycle::share::{part_in, share};
 use muster_core::measure::histogram::{Histogram, Precision};
 use muster_core::measure::slice::{Second, SeriesKey};
-use muster_core::model::load::{Executor, LoadPlan, PhaseWork, Segment};
+use muster_core::model::load::{Executor, LoadPlan, Phase, PhaseWork, Segment};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,26 +81,46 @@ pub(crate) struct Shared {
     pub(crate) script: Script,
     /// Iterations taken so far of each phase that shares them.
     taken: Vec<AtomicU64>,
+    /// Told once the worker's rows of a file with mode Unique are used up: its users end.
+    pub(crate) used_up: watch::Sender<bool>,
 }
 
 impl Shared {
+    /// This worker's part in a phase; `None`: it idles.
+    fn part(&self, phase: &Phase) -> Option<Segment> {
+        part_in(phase.workers, self.segment)
+    }
+
+    /// Whether others go on from a phase on and this worker does not: its load is over.
+    pub(crate) fn is_left_out_from(&self, phase: usize) -> bool {
+        let rest = || {
+            self.plan.phases[phase..]
+                .iter()
+                .filter(|phase| executor(&phase.work).is_some())
+        };
+        rest().next().is_some() && rest().all(|phase| self.part(phase).is_none())
+    }
+
     /// Takes one of the worker's shared iterations of a phase.
     pub(crate) fn take_iteration(&self, phase: usize, all: u64) -> bool {
-        self.taken[phase].fetch_add(1, Ordering::Relaxed) < share(all, self.segment)
+        let own = self.part(&self.plan.phases[phase]).map_or(0, |part| share(all, part));
+        self.taken[phase].fetch_add(1, Ordering::Relaxed) < own
     }
 
     /// The part of one thread in a phase. An open phase uses no more threads than it has users, or arrivals would wait where nobody is.
-    pub(crate) fn lane_segment(&self, executor: &Executor, lane: u32) -> Option<Segment> {
-        let lanes = match executor {
-            Executor::ConstantArrivalRate { users, .. } | Executor::RampingArrivalRate { users, .. } => {
-                let own = share(users.max, self.segment).max(1);
+    pub(crate) fn lane_segment(&self, phase: usize, lane: u32) -> Option<Segment> {
+        let phase = &self.plan.phases[phase];
+        let part = self.part(phase)?;
+        let lanes = match executor(&phase.work)?.users() {
+            Some(users) => {
+                let own = share(users.max, part).max(1);
                 u32::try_from(own).map_or(self.threads, |own| own.min(self.threads))
             }
-            _ => self.threads,
+            None => self.threads,
         };
         (lane < lanes).then(|| Segment {
-            index: self.segment.index + self.segment.count * lane,
-            count: self.segment.count * lanes,
+            index: part.index + part.count * lane,
+            count: part.count * lanes,
         })
     }
 }
@@ -121,10 +141,11 @@ pub fn prepare(job: Job) -> Result<Prepared, PrepareError> {
         return Err(PrepareError::Segment { index, count });
     }
     let threads = job.threads.clamp(1, THREADS_MAX);
-    let script = Script::compile(&job.plan, &job.files)?;
+    let script = Script::compile(&job.plan, job.segment, &job.files)?;
     let series = Arc::new(series(&job.plan, &script));
     let shared = Arc::new(Shared {
         taken: job.plan.phases.iter().map(|_| AtomicU64::new(0)).collect(),
+        used_up: watch::Sender::new(false),
         segment: job.segment,
         threads: threads as u32,
         seed: job.seed,

@@ -394,6 +394,14 @@ impl Fleet {
         });
     }
 
+    /// Sets one worker of a run free whose part is over and stored, while the others go on. Unknown is success.
+    pub fn let_go(&self, run: RunId, worker: WorkerId) {
+        let _: Result<(), FleetError> = self.change(|state, _| {
+            state.let_go(run, worker);
+            Ok(())
+        });
+    }
+
     /// A file of a run that is prepared or adopted, for one whose workers take part in it.
     pub fn file(&self, digest: &str, bringer: &Bringer) -> Option<Arc<[u8]>> {
         self.state().file(digest, bringer)

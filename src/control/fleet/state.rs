@@ -219,6 +219,14 @@ impl State {
         self.forget_released();
     }
 
+    /// A member that the run needs no more.
+    pub fn let_go(&mut self, run: RunId, id: WorkerId) {
+        if let Some(wanted) = self.runs.get_mut(&run) {
+            wanted.members.remove(&id);
+        }
+        self.release_unwanted(id);
+    }
+
     pub fn adoption_done(&mut self) {
         self.adopted = true;
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();

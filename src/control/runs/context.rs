@@ -12,7 +12,7 @@ use muster_core::measure::judge::Outcome;
 use muster_core::measure::validity::Completeness;
 use muster_core::model::id::{RunId, WorkerId};
 use muster_core::model::run::{Event as LogEvent, RunIdentity, Severity};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub(super) struct Context {
     pub armed_attempt: AtomicU32,
     /// How late each worker started, in microseconds.
     pub skews: Mutex<BTreeMap<WorkerId, i64>>,
+    /// Workers that were done before the others and are not this run's any more.
+    pub let_go: Mutex<BTreeSet<WorkerId>>,
     /// What the sealed numbers said.
     pub judged: Mutex<Option<Arc<Judged>>>,
 }
@@ -76,6 +78,21 @@ impl Context {
 
     pub fn armed_attempt(&self) -> u32 {
         self.armed_attempt.load(Ordering::Acquire)
+    }
+
+    pub fn is_let_go(&self, worker: WorkerId) -> bool {
+        let let_go = self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
+        let_go.contains(&worker)
+    }
+
+    /// From now on, what becomes of a worker is nothing to this run, and another one may have it.
+    pub fn let_go(&self, worker: WorkerId) {
+        let mut let_go = self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
+        let_go.insert(worker);
+        let mut claims = self.shared.claims();
+        if claims.get(&worker) == Some(&self.run()) {
+            claims.remove(&worker);
+        }
     }
 
     pub fn judged(&self) -> Option<Arc<Judged>> {

@@ -222,6 +222,7 @@ impl Driver {
                 worker,
                 progress,
             }) if of == run => self.on_progress(worker, &progress, newest),
+            Ok(FleetEvent::Lost { worker, .. }) if self.context.is_let_go(worker) => {}
             Ok(FleetEvent::Lost { worker, reason, .. }) => self.on(&Event::Lost(worker, reason), newest),
             Ok(_) => {}
             Err(_) => {
@@ -233,7 +234,7 @@ impl Driver {
                     }
                 }
                 for worker in self.context.state().workers {
-                    if known.iter().all(|view| view.id != worker) {
+                    if known.iter().all(|view| view.id != worker) && !self.context.is_let_go(worker) {
                         self.on(&Event::Lost(worker, "it is not connected".to_owned()), newest);
                     }
                 }

@@ -4,6 +4,7 @@ mod context;
 mod demand;
 mod drive;
 mod hook;
+mod let_go;
 mod live;
 mod load;
 mod numbers;
@@ -305,6 +306,7 @@ impl Runs {
             live,
             armed_attempt: 0.into(),
             skews: Mutex::default(),
+            let_go: Mutex::default(),
             judged: Mutex::default(),
         };
         let driver = Driver::new(Arc::new(context), row, inbox, adopted);

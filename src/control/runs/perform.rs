@@ -2,7 +2,8 @@
 
 use super::context::{Context, Judged};
 use super::hook::run_hook;
-use super::load::assignments;
+use super::let_go::{done, is_stored, let_go};
+use super::load::{AssignError, assignments};
 use super::numbers::{ActedOn, Numbers, event_of, is_past};
 use super::report;
 use crate::control::fleet::{FleetError, StopMode as FleetStop};
@@ -33,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const LAST_LOOK: Duration = LOOK.saturating_mul(2);
 /// How often the judge looks: the grain of what is measured.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// How much the time between the words of a phase's begin and end may differ from the phase's own.
+const HEARD_MAX: Duration = Duration::from_secs(1);
 /// A judge that saw no numbers for so long ends the run (promise 44).
 const BLIND: Duration = Duration::from_secs(60);
 
@@ -82,7 +85,16 @@ pub(super) async fn adopt_fleet(context: Arc<Context>) {
             let mut claims = context.shared.claims();
             claims.extend(workers.iter().map(|worker| (*worker, context.run())));
         }
-        match assignments(&context, &workers).await {
+        let set = async {
+            let mut set = assignments(&context, &workers).await?;
+            for worker in done(&context).await? {
+                context.let_go(worker);
+            }
+            set.retain(|assignment| !context.is_let_go(assignment.worker));
+            Ok::<_, AssignError>(set)
+        };
+        match set.await {
+            Ok(set) if set.is_empty() => return,
             Ok(set) => {
                 if let Err(error) = context.shared.parts.fleet.adopt(context.run(), set) {
                     tracing::error!(run = %context.run(), error = %error, "workers of a run cannot be adopted");
@@ -252,6 +264,7 @@ async fn watch(context: Arc<Context>) {
         if now.duration_since(seen) >= BLIND {
             context.tell(Event::Blind).await;
         }
+        let_go(&context).await;
         context.sleep(JUDGE_EVERY).await;
     }
 }
@@ -291,8 +304,7 @@ async fn await_delivery(context: &Context) {
                     .and_then(|index| state.workers.get(index));
                 worker.is_some_and(|worker| state.lost.contains_key(worker))
             };
-            let arrived = |session: &SessionRow| session.end.is_some_and(|end| session.watermark >= end);
-            if sessions.iter().all(|session| is_lost(session) || arrived(session)) {
+            if sessions.iter().all(|session| is_lost(session) || is_stored(session)) {
                 return context.tell(Event::Delivered).await;
             }
         }
@@ -387,7 +399,8 @@ fn spans(context: &Context, state: &RunState) -> BTreeMap<String, Duration> {
         let heard = Duration::try_from(times.ended_at?.duration_since(times.began_at)).ok()?;
         let was_cut = state.ending.is_some() || state.was_paused;
         match context.plan.phase(*index)? {
-            PhasePlan::Timed { lasts, .. } if !was_cut => Some((name, *lasts)),
+            // Rows that are used once may be used up before.
+            PhasePlan::Timed { lasts, .. } if !was_cut && heard + HEARD_MAX > *lasts => Some((name, *lasts)),
             _ => Some((name, heard)),
         }
     };

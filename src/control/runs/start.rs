@@ -7,13 +7,12 @@ use crate::store::rows::ResultsPin;
 use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
 use muster_core::base::units::format_duration;
-use muster_core::lifecycle::plan::workers_for;
 use muster_core::lifecycle::variant;
 use muster_core::model::desired::Desired;
-use muster_core::model::environment::{Environment, EnvironmentLimits, ProviderSpec, WorkerPool};
+use muster_core::model::environment::{Capacity, Environment, EnvironmentLimits, ProviderSpec, WorkerPool};
 use muster_core::model::id::{Digest, Name, Revision, RunId};
 use muster_core::model::key::Key;
-use muster_core::model::load::PhaseWork;
+use muster_core::model::load::{Executor, Phase, PhaseWork};
 use muster_core::model::plan::{Target, TestPlan};
 use muster_core::model::policy::{Caps, TargetRules};
 use muster_core::model::resource::{Resource, Spec};
@@ -110,6 +109,16 @@ pub enum Blocked {
         /// Its bound.
         max: u32,
     },
+    /// A data file cannot be split among the run's workers (promise 40).
+    #[error("data {data} has {rows} rows to split; the run has {workers} workers")]
+    TooFewRows {
+        /// Its name.
+        data: String,
+        /// Without the header.
+        rows: u64,
+        /// Of the run.
+        workers: u32,
+    },
     /// A bound is reached (promise 61).
     #[error("{what} would be {wanted}; {whose} allows {bound}")]
     Limit {
@@ -193,7 +202,7 @@ pub(super) async fn resolve(
     let project = &request.plan.project;
     check_project(&published, project)?;
     check_suspended(&request.plan, plan, ledger, now).await?;
-    let plan = adapted(plan.clone(), request)?;
+    let mut plan = adapted(plan.clone(), request)?;
     for key in &plan.depends_on {
         check_ready(world, key).await?;
     }
@@ -203,7 +212,7 @@ pub(super) async fn resolve(
     let mut targets = project_policy.map(|policy| policy.targets.clone()).unwrap_or_default();
     let base_urls = base_urls(&plan.target, world, &mut targets).await?;
     let (pool_key, pool, environment) = find_pool(desired, &plan)?;
-    let workers = workers_for(&plan.phases, &pool.capacity);
+    let workers = pool.capacity.workers_for(&plan.phases);
     if workers > pool.max {
         return Err(Blocked::NotEnoughWorkers {
             needed: workers,
@@ -211,6 +220,10 @@ pub(super) async fn resolve(
             max: pool.max,
         });
     }
+    for phase in &mut plan.phases {
+        bound_users(phase, &pool.capacity, workers);
+    }
+    check_data(&plan, workers)?;
     let caps = project_policy.map(|policy| policy.caps.clone()).unwrap_or_default();
     let bounds = [
         plan.limits.requests_per_second,
@@ -244,6 +257,30 @@ pub(super) async fn resolve(
         digest: resource.digest.clone(),
         limits: environment.limits,
     })
+}
+
+/// The most users of an open phase are what its workers carry: a target that stalls must not grow a worker without bound.
+fn bound_users(phase: &mut Phase, capacity: &Capacity, workers: u32) {
+    let carried = capacity.vus.saturating_mul(phase.workers.unwrap_or(workers).into());
+    if let PhaseWork::Load {
+        executor: Executor::ConstantArrivalRate { users, .. } | Executor::RampingArrivalRate { users, .. },
+        ..
+    } = &mut phase.work
+    {
+        users.max = users.max.min(carried).max(users.pre_allocated);
+    }
+}
+
+/// Where a file is split, each worker gets rows of it (promise 40).
+fn check_data(plan: &TestPlan, workers: u32) -> Result<(), Blocked> {
+    match plan.data.iter().find(|data| !data.suffices(workers)) {
+        Some(data) => Err(Blocked::TooFewRows {
+            data: data.name.clone(),
+            rows: data.rows,
+            workers,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The plan as this start wants it: scaled, a smoke test, aimed elsewhere.

@@ -1,6 +1,5 @@
-//! What the state machine needs to know of a plan: its phases, hooks, limits and how many workers a run takes.
+//! What the state machine needs to know of a plan: its phases, hooks and limits.
 
-use crate::model::environment::Capacity;
 use crate::model::load::{OnTimeout, Phase, PhaseWork};
 use crate::model::plan::{FailurePolicy, HookWhen, OnChange, TestPlan};
 use serde::{Deserialize, Serialize};
@@ -148,17 +147,11 @@ impl PhasePlan {
     }
 }
 
-/// How many workers the busiest phase takes: from the capacity of one, at least 1; saturates far beyond any pool.
-pub fn workers_for(phases: &[Phase], capacity: &Capacity) -> u32 {
-    capacity.workers_for(phases)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{PhasePlan, workers_for};
-    use crate::model::environment::Capacity;
+    use super::PhasePlan;
     use crate::model::id::Name;
-    use crate::model::load::{Executor, Phase, PhaseWork, Rate, Users};
+    use crate::model::load::{Executor, Phase, PhaseWork};
     use std::time::Duration;
 
     fn phase(executor: Executor) -> Phase {
@@ -170,35 +163,6 @@ mod tests {
             },
             workers: None,
         }
-    }
-
-    #[test]
-    fn the_worker_count_follows_from_the_busiest_phase() {
-        let capacity = Capacity {
-            vus: 2_500,
-            rate: 5_000,
-        };
-        let closed = |vus| {
-            phase(Executor::ConstantVus {
-                vus,
-                duration: Duration::from_secs(1),
-            })
-        };
-        let open = |iterations, max| {
-            phase(Executor::ConstantArrivalRate {
-                rate: Rate {
-                    iterations,
-                    per_ms: 1_000,
-                },
-                duration: Duration::from_secs(1),
-                users: Users { pre_allocated: 1, max },
-            })
-        };
-        assert_eq!(workers_for(&[], &capacity), 1);
-        assert_eq!(workers_for(&[closed(2_500)], &capacity), 1);
-        assert_eq!(workers_for(&[closed(10), closed(2_501)], &capacity), 2);
-        assert_eq!(workers_for(&[open(5_001, 100)], &capacity), 2);
-        assert_eq!(workers_for(&[open(100, 7_600)], &capacity), 4);
     }
 
     #[test]

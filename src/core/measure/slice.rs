@@ -39,11 +39,13 @@ pub enum ErrorKind {
     BadRequest,
     Status,
     Synthetic,
+    /// Not the target's: an iteration was not begun because every row of its data was used once.
+    DataUsedUp,
 }
 
 impl ErrorKind {
     /// All kinds. The position is the kind's number in stored bytes: append only.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Dns,
         Self::TargetDenied,
         Self::Connect,
@@ -63,6 +65,7 @@ impl ErrorKind {
         Self::BadRequest,
         Self::Status,
         Self::Synthetic,
+        Self::DataUsedUp,
     ];
 
     /// The word of reports.
@@ -87,6 +90,7 @@ impl ErrorKind {
             Self::BadRequest => "badRequest",
             Self::Status => "status",
             Self::Synthetic => "synthetic",
+            Self::DataUsedUp => "dataUsedUp",
         }
     }
 }
@@ -363,7 +367,7 @@ pub struct GeneratorStat {
     pub lag_p99_ns: u64,
     /// Resident memory, bytes.
     pub memory_bytes: u64,
-    /// Arrivals by phase: iterations due. Closed executors have none; requests stand for them where arrivals are weighed.
+    /// Arrivals by phase: iterations due, or, where users decide, begun; 0 where users are at work and none began another.
     pub arrivals: BTreeMap<String, u64>,
     /// Arrivals dropped for the generator's own reasons (no user free while its lag was large), by phase.
     pub own_drops: BTreeMap<String, u64>,

@@ -261,7 +261,7 @@ impl RunView {
         view.lag_max_ms = view.lag_max_ms.max(lag_ms);
         view.memory_max = view.memory_max.max(stat.memory_bytes);
         view.vus_max = view.vus_max.max(stat.vus_max);
-        for (name, arrivals) in stat.arrivals.iter().filter(|(_, arrivals)| **arrivals > 0) {
+        for (name, arrivals) in &stat.arrivals {
             view.arrivals = view.arrivals.saturating_add(*arrivals);
             let phase = self.phases.entry(name.clone()).or_default();
             widen(&mut phase.arrivals_between, second);

@@ -18,6 +18,13 @@ pub struct DataFile {
     pub mode: DataMode,
 }
 
+impl DataFile {
+    /// Whether there is a row for each of so many workers; fewer is an error (promise 40).
+    pub fn suffices(&self, workers: u32) -> bool {
+        self.mode == DataMode::Copy || self.rows >= u64::from(workers)
+    }
+}
+
 /// Which rows of a data file a worker gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DataMode {

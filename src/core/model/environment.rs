@@ -110,17 +110,91 @@ impl Capacity {
         rate: 20_000,
     };
 
-    /// Workers that a run of these phases has: the most that a phase asks for, or needs where it does not ask; at least 1.
+    /// How many workers a run of these phases takes: the most that any of them does, at least 1.
     pub fn workers_for(&self, phases: &[Phase]) -> u32 {
-        let of_phase = |phase: &Phase| {
-            let PhaseWork::Load { executor, .. } = &phase.work else {
-                return 1;
-            };
-            let by_users = executor.peak_vus().div_ceil(self.vus.max(1));
-            let by_rate = (executor.peak_rate().unwrap_or(0.0) / self.rate.max(1) as f64).ceil() as u64;
-            let needed = u32::try_from(by_users.max(by_rate)).unwrap_or(u32::MAX);
-            phase.workers.unwrap_or(needed).max(1)
+        phases.iter().map(|phase| self.workers_of(phase)).max().unwrap_or(1)
+    }
+
+    /// How many workers a phase takes: as many as it says, else what its users and rate need; at least 1, saturating far beyond any pool.
+    /// The most users of an open phase are a bound, not a need.
+    pub fn workers_of(&self, phase: &Phase) -> u32 {
+        if let Some(workers) = phase.workers {
+            return workers.max(1);
+        }
+        let PhaseWork::Load { executor, .. } = &phase.work else {
+            return 1;
         };
-        phases.iter().map(of_phase).max().unwrap_or(1)
+        let users = executor
+            .users()
+            .map_or_else(|| executor.peak_vus(), |users| users.pre_allocated);
+        let by_rate = (executor.peak_rate().unwrap_or(0.0) / self.rate.max(1) as f64).ceil() as u64;
+        let workers = users.div_ceil(self.vus.max(1)).max(by_rate).max(1);
+        u32::try_from(workers).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Capacity;
+    use crate::model::id::Name;
+    use crate::model::load::{Executor, Phase, PhaseWork, Rate, Users};
+    use std::time::Duration;
+
+    const CAPACITY: Capacity = Capacity {
+        vus: 2_500,
+        rate: 5_000,
+    };
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn phase(executor: Executor, workers: Option<u32>) -> Phase {
+        Phase {
+            name: Name::new("p").expect("a name"),
+            work: PhaseWork::Load {
+                executor,
+                graceful_stop: Duration::ZERO,
+            },
+            workers,
+        }
+    }
+
+    fn closed(vus: u64) -> Phase {
+        phase(Executor::ConstantVus { vus, duration: SECOND }, None)
+    }
+
+    fn open(iterations: u64, pre_allocated: u64) -> Phase {
+        let executor = Executor::ConstantArrivalRate {
+            rate: Rate {
+                iterations,
+                per_ms: 1_000,
+            },
+            duration: SECOND,
+            users: Users {
+                pre_allocated,
+                max: 100_000,
+            },
+        };
+        phase(executor, None)
+    }
+
+    #[test]
+    fn the_worker_count_follows_from_the_busiest_phase() {
+        let wanted = |phases: &[Phase]| CAPACITY.workers_for(phases);
+        assert_eq!(wanted(&[]), 1);
+        assert_eq!(wanted(&[closed(2_500)]), 1);
+        assert_eq!(wanted(&[closed(10), closed(2_501)]), 2);
+        assert_eq!(wanted(&[open(5_001, 100)]), 2);
+        assert_eq!(wanted(&[open(100, 7_600)]), 4);
+        assert_eq!(wanted(&[open(100, 10)]), 1, "the most users are a bound, not a need");
+    }
+
+    #[test]
+    fn a_phase_that_says_how_many_workers_it_wants_gets_so_many() {
+        let said = |workers, vus| Phase {
+            workers: Some(workers),
+            ..closed(vus)
+        };
+        assert_eq!(CAPACITY.workers_for(&[said(2, 10), said(8, 10), said(3, 10)]), 8);
+        assert_eq!(CAPACITY.workers_for(&[said(2, 10), closed(7_501)]), 4);
+        assert_eq!(CAPACITY.workers_of(&said(1, 100_000)), 1, "it is the author who knows");
     }
 }

@@ -182,6 +182,14 @@ impl Executor {
         matches!(self, Self::PerVuIterations { .. } | Self::SharedIterations { .. })
     }
 
+    /// The users of an open executor.
+    pub fn users(&self) -> Option<Users> {
+        match self {
+            Self::ConstantArrivalRate { users, .. } | Self::RampingArrivalRate { users, .. } => Some(*users),
+            _ => None,
+        }
+    }
+
     /// Most users at the same time.
     pub fn peak_vus(&self) -> u64 {
         match self {

@@ -118,14 +118,20 @@ impl HttpUser {
         }
     }
 
+    /// Takes a row of each file that a scenario uses; false: one is used up.
+    pub(crate) fn take_rows(&mut self, scenario: usize, script: &Script) -> bool {
+        script.scenarios[scenario].tables.iter().all(|table| {
+            let row = script.tables[*table].take_row();
+            self.variables.rows[*table] = row.unwrap_or_default();
+            row.is_some()
+        })
+    }
+
     /// Plays the requests of a scenario, and says when the last one ended.
     pub(crate) async fn iterate(&mut self, scope: &Scope<'_>, lane: &HttpLane, script: &Script) -> Instant {
         let scenario = &script.scenarios[scope.scenario];
         self.variables.jar.clear();
         self.variables.slots.fill(None);
-        for table in &scenario.tables {
-            self.variables.rows[*table] = script.tables[*table].take_row();
-        }
         let (mut begin, mut intended) = (scope.begin, scope.intended);
         let mut end = begin;
         for (index, plan) in scenario.requests.iter().enumerate() {

@@ -6,7 +6,7 @@ use super::guard::Guard;
 use super::tls;
 use super::url::{Url, UrlError};
 use muster_core::model::load::{
-    Body, Capture, CaptureFrom, Check, HttpEngine, HttpOptions, LoadPlan, Method, RepoFile, Request, Scenario,
+    Body, Capture, CaptureFrom, Check, HttpEngine, HttpOptions, LoadPlan, Method, RepoFile, Request, Scenario, Segment,
     Template, TemplatePart, Think,
 };
 use rustls::ClientConfig;
@@ -47,6 +47,9 @@ pub enum ScriptError {
     /// A data file that cannot be read.
     #[error("data file `{0}` is no CSV with a header and at least one row")]
     Data(String),
+    /// A data file that has no row for each worker.
+    #[error("data file `{0}` has fewer rows than the run has workers")]
+    TooFewRows(String),
     /// A CA file that cannot be used.
     #[error("caFile: {0}")]
     Ca(String),
@@ -153,6 +156,7 @@ impl Script {
     pub(crate) fn compile(
         plan: &LoadPlan,
         engine: &HttpEngine,
+        segment: Segment,
         files: &BTreeMap<String, Arc<[u8]>>,
     ) -> Result<Self, ScriptError> {
         let base = |url: &String| {
@@ -172,7 +176,9 @@ impl Script {
         let mut tables = Vec::with_capacity(plan.data.len());
         for data in &plan.data {
             let table = Table::parse(&data.name, &file(files, &data.file)?);
-            tables.push(table.ok_or_else(|| ScriptError::Data(data.file.path.clone()))?);
+            let table = table.ok_or_else(|| ScriptError::Data(data.file.path.clone()))?;
+            let own = table.for_worker(data.mode, segment);
+            tables.push(own.ok_or_else(|| ScriptError::TooFewRows(data.file.path.clone()))?);
         }
         let options = &engine.options;
         let ca = options.tls.ca_file.as_ref().map(|ca| file(files, ca)).transpose()?;

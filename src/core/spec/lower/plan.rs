@@ -296,8 +296,8 @@ impl Lower<'_, '_> {
                     "the pool's `workers.max`, its environment's limit and the settings' cap bound them".to_owned(),
                 );
             }
-            let workers = workers(executor, &carried.one);
-            if workers > u64::from(caps.workers) {
+            let workers = carried.one.workers_of(phase);
+            if phase.workers.is_none() && workers > caps.workers {
                 let text = format!(
                     "phase `{}` needs {workers} workers; the settings' cap is {}",
                     phase.name, caps.workers
@@ -329,7 +329,7 @@ impl Lower<'_, '_> {
     fn enough_rows(&mut self, plan: &TestPlan, one: &Capacity) {
         let workers = one.workers_for(&plan.phases);
         for (index, data) in plan.data.iter().enumerate() {
-            if data.mode != DataMode::Copy && data.rows < u64::from(workers) {
+            if !data.suffices(workers) {
                 let text = format!(
                     "`{}` has {} rows for {workers} workers: each needs at least one",
                     data.name, data.rows
@@ -351,21 +351,6 @@ impl Lower<'_, '_> {
             self.error(pointer, code, text);
         }
     }
-}
-
-/// Workers that a phase needs, by users and by rate.
-fn workers(executor: &Executor, one: &Capacity) -> u64 {
-    let by_rate = executor
-        .peak_rate()
-        .map_or(0, |rate| (rate / one.rate as f64).ceil() as u64);
-    let by_users = match executor {
-        // The most users of an open phase are a bound, not a need.
-        Executor::ConstantArrivalRate { users, .. } | Executor::RampingArrivalRate { users, .. } => {
-            users.pre_allocated.div_ceil(one.vus)
-        }
-        closed => closed.peak_vus().div_ceil(one.vus),
-    };
-    by_rate.max(by_users)
 }
 
 fn validity(wire: Option<&WireValidity>) -> Validity {

@@ -4,5 +4,6 @@ mod executors;
 mod hostile;
 mod messages;
 mod open;
+mod shares;
 mod support;
 mod tls;
