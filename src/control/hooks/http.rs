@@ -1,6 +1,6 @@
 //! HTTP hooks: one request to an allowed host, at the address that was checked; 2xx is success, a redirect is not followed.
 
-use super::{HookRun, OUTPUT_MAX, Verdict, substitute};
+use super::{HookRun, OUTPUT_MAX, Outcome, substitute};
 use muster_core::base::chain::chain;
 use muster_core::model::load::Method;
 use muster_core::model::service::SecretRef;
@@ -22,19 +22,19 @@ pub(super) struct Request<'a> {
 }
 
 /// Sends it within the hook's timeout.
-pub(super) async fn send(run: &HookRun, request: Request<'_>) -> Verdict {
+pub(super) async fn send(run: &HookRun, request: Request<'_>) -> Outcome {
     let limit = run.hook.timeout;
     match tokio::time::timeout(limit, try_send(run, request)).await {
         Ok(Ok(verdict)) => verdict,
-        Ok(Err(reason)) => Verdict::failed(reason),
-        Err(_) => Verdict::failed(format!(
+        Ok(Err(reason)) => Outcome::failed(reason),
+        Err(_) => Outcome::failed(format!(
             "took longer than {}",
             muster_core::base::units::format_duration(limit)
         )),
     }
 }
 
-async fn try_send(run: &HookRun, request: Request<'_>) -> Result<Verdict, String> {
+async fn try_send(run: &HookRun, request: Request<'_>) -> Result<Outcome, String> {
     let url = substitute(request.url, &run.variables);
     let url = reqwest::Url::parse(&url).map_err(|error| format!("not a URL: {error}"))?;
     let host = url
@@ -66,7 +66,7 @@ async fn try_send(run: &HookRun, request: Request<'_>) -> Result<Verdict, String
             Ok(None) | Err(_) => break,
         }
     }
-    let verdict = Verdict {
+    let verdict = Outcome {
         result: if status.is_success() {
             Ok(())
         } else {

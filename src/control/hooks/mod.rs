@@ -1,23 +1,22 @@
 //! Runs hooks: commands in a process group of their own, HTTP requests under the target rules. Each within its timeout.
 
-mod command;
+pub mod command;
 mod http;
 #[cfg(test)]
 mod tests;
+
+pub use crate::runtime::command::{OUTPUT_MAX, Outcome};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::processes::Marks;
 use crate::runtime::secrets::Secrets;
 use muster_core::model::plan::{Hook, HookAction};
 use muster_core::model::policy::TargetRules;
-use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The end of a hook's output that is kept.
-pub const OUTPUT_MAX: usize = 4 << 10;
 /// What a daemon that was killed left of a hook dies at once, but where its host hangs in a disk.
 const LEFTOVERS_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -47,37 +46,6 @@ pub struct HookRun {
     pub secrets: Arc<dyn Secrets>,
 }
 
-/// What became of a hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Success, or why not.
-    pub result: Result<(), String>,
-    /// The end of its output: at most [`OUTPUT_MAX`] bytes.
-    pub output: String,
-}
-
-impl Verdict {
-    /// Takes secret values out of what is kept (promise 57).
-    fn without(mut self, secrets: &[SecretString]) -> Self {
-        for secret in secrets
-            .iter()
-            .map(ExposeSecret::expose_secret)
-            .filter(|secret| !secret.is_empty())
-        {
-            self.output = self.output.replace(secret, "***");
-            self.result = self.result.map_err(|reason| reason.replace(secret, "***"));
-        }
-        self
-    }
-
-    fn failed(reason: impl Into<String>) -> Self {
-        Self {
-            result: Err(reason.into()),
-            output: String::new(),
-        }
-    }
-}
-
 impl Hooks {
     /// Commands get their own folders below `folder`.
     pub fn new(folder: PathBuf, clock: Clock) -> Self {
@@ -98,11 +66,9 @@ impl Hooks {
     }
 
     /// Runs one hook to its end or its timeout. Dropped half-way: its processes are killed.
-    pub async fn run(&self, run: HookRun) -> Verdict {
+    pub async fn run(&self, run: HookRun) -> Outcome {
         match &run.hook.action {
-            HookAction::Command {
-                command, env, script, ..
-            } => command::run(self, &run, command, env, script.as_ref().map(|(path, _)| path.as_str())).await,
+            HookAction::Command { command, env, .. } => command::run(self, &run, command, env).await,
             HookAction::Http {
                 method,
                 url,

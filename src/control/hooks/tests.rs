@@ -1,6 +1,6 @@
 //! Hooks against real processes and a real socket.
 
-use super::{HookRun, Hooks, OUTPUT_MAX, Verdict, substitute};
+use super::{HookRun, Hooks, OUTPUT_MAX, Outcome, substitute};
 use crate::runtime::clock::Clock;
 use crate::runtime::secrets::ConfiguredSecrets;
 use muster_core::model::load::Method;
@@ -56,7 +56,7 @@ fn shell(script: &str, timeout: Duration) -> HookRun {
     )
 }
 
-async fn run(folder: &Path, run: HookRun) -> Verdict {
+async fn run(folder: &Path, run: HookRun) -> Outcome {
     Hooks::new(folder.to_owned(), Clock::system()).run(run).await
 }
 

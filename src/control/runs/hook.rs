@@ -1,7 +1,7 @@
 //! Runs the hooks of a run so that none is repeated that must not be (promise 42).
 
 use super::context::Context;
-use crate::control::hooks::{HookRun, Verdict};
+use crate::control::hooks::{HookRun, Outcome};
 use crate::store::StoreError;
 use crate::store::rows::HookRow;
 use muster_core::base::chain::chain;
@@ -45,7 +45,7 @@ pub(super) async fn run_hook(context: &Context, index: u32, attempt: u32) {
         }
         context.sleep(RETRY).await;
     };
-    let Verdict { result, output } = context.shared.hooks.run(hook_run(context, hook, script)).await;
+    let Outcome { result, output } = context.shared.hooks.run(hook_run(context, hook, script)).await;
     let row = HookRow {
         finished_at: Some(context.now()),
         succeeded: Some(result.is_ok()),
