@@ -4,7 +4,7 @@ use super::thresholds::Tagged;
 use super::{Lower, at};
 use crate::model::environment::{Capacity, EnvironmentLimits, ProviderSpec};
 use crate::model::key::{Key, Kind};
-use crate::model::load::{DataFile, DataMode, Executor, Phase, PhaseWork};
+use crate::model::load::{DataFile, DataMode, Phase, PhaseWork};
 use crate::model::plan::{AutoStop, OnChange, PlanLimits, Suspend, Target, TestPlan, Validity};
 use crate::spec::code::Code;
 use crate::spec::wire::plan::{
