@@ -65,6 +65,19 @@ impl Caller {
         }
     }
 
+    /// The projects the caller may see, or the one of them that is asked for; `None`: all.
+    pub fn within(&self, project: Option<Name>) -> Option<BTreeSet<Name>> {
+        match project {
+            Some(project) => Some(
+                BTreeSet::from([project])
+                    .into_iter()
+                    .filter(|project| self.sees(project))
+                    .collect(),
+            ),
+            None => self.projects.clone(),
+        }
+    }
+
     /// Whether the caller may see a project.
     pub fn sees(&self, project: &Name) -> bool {
         self.projects.as_ref().is_none_or(|own| own.contains(project))

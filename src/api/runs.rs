@@ -47,16 +47,12 @@ pub async fn list(
     let plan = query.plan.as_deref().map(plan_key).transpose()?;
     let filter = RunFilter {
         plan,
-        project: query.project,
+        projects: caller.within(query.project),
         active: query.active,
         limit: query.limit.min(LIMIT_MAX),
     };
     let rows = state.stores.ledger.runs(&filter).await?;
-    let items: Vec<Value> = rows
-        .iter()
-        .filter(|row| caller.sees(&row.identity.plan.project))
-        .map(views::run)
-        .collect();
+    let items: Vec<Value> = rows.iter().map(views::run).collect();
     Ok(Json(json!({"formatVersion": 1, "items": items})))
 }
 
@@ -271,11 +267,12 @@ async fn find(state: &ApiState, caller: &Caller, id: &str) -> Result<RunRow, Api
         }
         Err(_) => {
             let filter = RunFilter {
+                projects: caller.within(None),
                 limit: SHORT_ID_RUNS,
                 ..RunFilter::default()
             };
             let mut found = state.stores.ledger.runs(&filter).await?;
-            found.retain(|row| row.identity.id.to_string().ends_with(id) && caller.sees(&row.identity.plan.project));
+            found.retain(|row| row.identity.id.to_string().ends_with(id));
             match found.len() {
                 0 => return Err(missing()),
                 1 => found.remove(0),

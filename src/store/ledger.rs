@@ -311,9 +311,12 @@ impl Ledger for SqlLedger {
             sql.push_str(" AND plan = ?");
             values.push(plan.into());
         }
-        if let Some(project) = &filter.project {
-            sql.push_str(" AND project = ?");
-            values.push(project.into());
+        if let Some(projects) = &filter.projects {
+            if projects.is_empty() {
+                return Ok(Vec::new());
+            }
+            sql.push_str(&format!(" AND project IN (?{})", ", ?".repeat(projects.len() - 1)));
+            values.extend(projects.iter().map(Value::from));
         }
         if filter.active {
             sql.push_str(" AND stage <> 'Finished'");

@@ -6,7 +6,7 @@ use muster_core::model::key::Key;
 use muster_core::model::run::{Event, RunIdentity};
 use muster_core::model::service::SecretRef;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One project: what it last applied and what its newest commit says.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,8 +130,8 @@ pub enum Inserted {
 pub struct RunFilter {
     /// Only of this plan.
     pub plan: Option<Key>,
-    /// Only of this project.
-    pub project: Option<Name>,
+    /// Only of these projects; `None`: of all.
+    pub projects: Option<BTreeSet<Name>>,
     /// Only those that are not Finished.
     pub active: bool,
     /// At most so many (0: 100).

@@ -46,6 +46,31 @@ fn ask(daemon: &Daemon, token: &str, method: &str, path: &str, body: &Value) -> 
 }
 
 #[test]
+fn a_limit_counts_what_a_token_may_see() {
+    let (world, settings) = world();
+    let daemon = world.serve(&settings);
+    for project in ["a", "b"] {
+        wait_for("a run", || {
+            let body = json!({"plan": format!("{project}/hello"), "smoke": true});
+            (ask(&daemon, "boss", "POST", "/api/v1/runs", &body).0 == 201).then_some(())
+        });
+    }
+    for (token, query, projects) in [
+        ("boss", "limit=1", &["b"][..]),
+        ("ci", "limit=1", &["a"]),
+        ("ci", "limit=1&project=a", &["a"]),
+        ("ci", "project=b", &[]),
+        ("eye", "project=a", &["a"]),
+        ("eye", "", &["b", "a"]),
+    ] {
+        let (_, answer) = ask(&daemon, token, "GET", &format!("/api/v1/runs?{query}"), &json!({}));
+        let items = answer["items"].as_array().unwrap_or_else(|| panic!("{answer:#}"));
+        let found: Vec<&str> = items.iter().filter_map(|run| run["project"].as_str()).collect();
+        assert_eq!(found, projects, "{token} {query}: {answer:#}");
+    }
+}
+
+#[test]
 fn a_token_does_what_its_role_and_projects_allow() {
     let (world, settings) = world();
     let daemon = world.serve(&settings);

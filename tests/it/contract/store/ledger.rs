@@ -417,12 +417,27 @@ async fn s52_runs_read_back_and_are_listed(place: Place) {
     );
     assert_eq!(
         listed(RunFilter {
-            project: Some(name("a")),
+            projects: Some([name("a")].into()),
+            limit: 2,
             ..all.clone()
         })
         .await,
-        [ids[1], ids[0]]
+        [ids[1], ids[0]],
+        "the limit counts what is asked for"
     );
+    for (projects, found) in [
+        (vec![], vec![]),
+        (vec![name("a"), name("b")], vec![ids[2], ids[1], ids[0]]),
+    ] {
+        assert_eq!(
+            listed(RunFilter {
+                projects: Some(projects.into_iter().collect()),
+                ..all.clone()
+            })
+            .await,
+            found
+        );
+    }
     assert_eq!(
         listed(RunFilter {
             plan: Some(key("a/TestPlan/x")),
