@@ -260,6 +260,11 @@ impl Sync {
         for (name, load) in &loaded.projects {
             self.projects.take(name, revision, load, self.deps.clock.now()).await?;
         }
+        // A foreground run knows nothing of projects but its plan's.
+        if self.deps.only.is_none() {
+            let named = loaded.projects.keys().cloned().collect();
+            self.projects.retire(&named, revision, self.deps.clock.now()).await?;
+        }
         self.contents.keep(self.projects.unit_files()).await?;
         self.tell_of_revision(revision, &loaded).await;
         self.publish(Some(revision.clone()));

@@ -135,6 +135,36 @@ impl Projects {
         Ok(())
     }
 
+    /// Takes leave of the projects that the settings do not name any more: nothing is wanted of them from here on. What is
+    /// there of them stays until its deletion is approved, as with every project that would be left with nothing (promise 21).
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub(super) async fn retire(
+        &mut self,
+        named: &BTreeSet<Name>,
+        revision: &Revision,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let held: Vec<(Name, usize)> = self
+            .good
+            .iter()
+            .filter(|(name, project)| !named.contains(*name) && !project.resources.is_empty())
+            .map(|(name, project)| (name.clone(), project.resources.len()))
+            .collect();
+        for (name, count) in held {
+            self.take(&name, revision, &ProjectLoad::default(), now).await?;
+            let message = format!(
+                "the settings do not name this project any more: deleting its {} waits for `muster approve-deletion {revision}`",
+                counted(count, "resource")
+            );
+            self.news
+                .about_project(&name, Severity::Warning, "ProjectRemoved", &message)
+                .await;
+        }
+        Ok(())
+    }
+
     /// What others may read, at this revision.
     pub(super) fn published(&self, revision: Option<Revision>) -> Published {
         let state = |row: &ProjectRow| ProjectState {

@@ -214,6 +214,44 @@ async fn s5_a_bad_commit_keeps_the_last_good_state_of_its_project_and_tells_once
     assert_eq!(told("PlansValid"), 1);
 }
 
+/// As `load`, where the settings name only project `p`.
+fn load_p(files: &Files, policy: &Policy, cache: &mut Cache) -> Loaded {
+    let mut loaded = load(files, policy, cache);
+    loaded.projects.remove(&name("q"));
+    loaded
+}
+
+#[tokio::test(start_paused = true)]
+async fn s21_of_a_project_that_the_settings_name_no_more_nothing_is_wanted() {
+    let bench = Bench::new();
+    bench.source.commit(1, &[("p/a", "x"), ("q/a", "y\nz")]);
+    let (mut sync, _) = bench.daemon().await;
+    sync.tick().await;
+    let (mut sync, handle) = bench.daemon().await;
+    sync.loader = load_p;
+    assert_eq!(sync.tick().await, Tick::Changed);
+    assert_eq!(services(&handle), ["p/Service/x"]);
+    bench.source.commit(2, &[("p/a", "x"), ("q/a", "y\nz")]);
+    sync.tick().await;
+    let published = handle.published.borrow().clone().expect("published");
+    let q = &published.desired.projects[&name("q")];
+    assert_eq!(
+        (
+            q.revision.clone(),
+            q.resources.len(),
+            published.projects[&name("q")].high_water
+        ),
+        (revision(1), 0, 2),
+        "the guard of deletions judges it, at the revision that an approval names"
+    );
+    let events = locked(&bench.ledger.rows).events.clone();
+    let told: Vec<_> = events.iter().filter(|event| event.reason == "ProjectRemoved").collect();
+    assert!(
+        matches!(&told[..], [event] if event.message.contains("2 resources") && event.message.contains("approve-deletion")),
+        "{told:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn s5_a_failing_source_keeps_the_last_good_state_and_tells_on_transitions() {
     let bench = Bench::new();
