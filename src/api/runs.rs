@@ -5,7 +5,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::extract::{Json, Path, Query};
 use super::views;
-use crate::control::runs::{Blocked, GIT, Runs, StartRequest};
+use crate::control::runs::{Blocked, Runs, StartRequest};
 use crate::store::rows::{RunFilter, RunRow};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -223,7 +223,7 @@ fn blocked(blocked: Blocked) -> ApiError {
         Blocked::Scale(_) => ApiError::bad_request(message),
         Blocked::Store(error) => error.into(),
         Blocked::NotRead | Blocked::ShuttingDown => ApiError::unavailable(message),
-        Blocked::Suspended { by, .. } if by == GIT => {
+        Blocked::Suspended { in_git: true, .. } => {
             ApiError::conflict("Blocked", message).hint("remove `suspend` from the plan and commit")
         }
         Blocked::Suspended { plan, .. } => ApiError::conflict("Blocked", message)

@@ -239,7 +239,10 @@ fn health(basis: &Basis<'_>, resource: &Resource) -> (HealthState, String) {
                 .iter()
                 .find(|overlay| overlay.plan == resource.meta.key && until(&overlay.until));
             match (git, overlay) {
-                (Some(suspend), _) => (HealthState::Suspended, format!("suspended in git: {}", suspend.reason)),
+                (Some(suspend), _) => (
+                    HealthState::Suspended,
+                    format!("suspended by {}: {}", suspend.by(), suspend.reason),
+                ),
                 (None, Some(overlay)) => (
                     HealthState::Suspended,
                     format!("suspended by {}: {}", overlay.who, overlay.reason),

@@ -11,6 +11,7 @@ use muster_core::base::chain::chain;
 use muster_core::model::id::Revision;
 use muster_core::model::key::Key;
 use muster_core::model::policy::Policy;
+use muster_core::model::resource::Spec;
 use muster_core::model::run::Severity;
 use muster_core::spec::{self, Cache, Files, Loaded, ProjectLoad};
 use projects::Projects;
@@ -225,6 +226,7 @@ impl Sync {
                 project.diagnostics.clear();
             }
         }
+        self.sign_suspensions(&revision, &mut loaded).await;
         self.take(&revision, &tree, loaded)
             .await
             .map_err(|error| internal(format!("ledger: {}", chain(&error))))?;
@@ -247,6 +249,25 @@ impl Sync {
             .map_err(|_| internal("reading the plans panicked".to_owned()))?;
         self.cache = cache;
         Ok(loaded)
+    }
+
+    /// Names who holds a plan back: only the source knows (promise 23).
+    async fn sign_suspensions(&self, revision: &Revision, loaded: &mut Loaded) {
+        let resources = loaded
+            .projects
+            .values_mut()
+            .flat_map(|project| project.resources.values_mut());
+        for resource in resources {
+            if !matches!(&resource.spec, Spec::TestPlan(plan) if plan.suspend.is_some()) {
+                continue;
+            }
+            let who = self.deps.source.author_of(revision, &resource.meta.origin.file).await;
+            if let Spec::TestPlan(plan) = &mut Arc::make_mut(resource).spec
+                && let Some(suspend) = &mut plan.suspend
+            {
+                suspend.who = who;
+            }
+        }
     }
 
     /// Writes down what the revision says of each project, then lets others see it.

@@ -110,6 +110,10 @@ impl Source for DirectorySource {
     async fn author(&self, _revision: &Revision) -> Option<String> {
         None
     }
+
+    async fn author_of(&self, _revision: &Revision, _file: &str) -> Option<String> {
+        None
+    }
 }
 
 fn watch(root: &Path, changed: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {

@@ -51,4 +51,8 @@ impl Source for FixedSource {
     async fn author(&self, _revision: &Revision) -> Option<String> {
         None
     }
+
+    async fn author_of(&self, _revision: &Revision, _file: &str) -> Option<String> {
+        None
+    }
 }

@@ -109,8 +109,12 @@ pub trait Source: Send + Sync {
     /// Waits until something may have changed, or for ever where only polling helps.
     async fn changed(&self);
 
-    /// The author of a commit, for `suspend` and the audit trail; `None` for a directory.
+    /// The author of a commit, for the audit trail; `None` for a directory.
     async fn author(&self, revision: &Revision) -> Option<String>;
+
+    /// The author of the newest commit up to `revision` that touched a file, by its path in the [`Tree`]; `None` for a
+    /// directory, or where nobody can tell.
+    async fn author_of(&self, revision: &Revision, file: &str) -> Option<String>;
 }
 
 /// Why a source has nothing new.

@@ -16,7 +16,7 @@ mod start;
 pub mod world;
 
 pub use live::{LiveView, PhaseNow, WorkersNow};
-pub use start::{Blocked, GIT, StartRequest};
+pub use start::{Blocked, StartRequest};
 pub use world::{DaemonWorld, World};
 
 use crate::control::fleet::Fleet;

@@ -21,9 +21,6 @@ use muster_core::topology::{local_environment_spec, local_pool, local_pool_spec}
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Who suspends a plan whose file says so.
-pub const GIT: &str = "git";
-
 /// What a start asks for.
 #[derive(Debug, Clone)]
 pub struct StartRequest {
@@ -86,8 +83,10 @@ pub enum Blocked {
     Suspended {
         /// Which.
         plan: Key,
-        /// Git, or the name of who suspended it.
+        /// Who suspended it.
         by: String,
+        /// Whether in its file; else by an overlay that `resume` clears.
+        in_git: bool,
         /// Why.
         reason: String,
     },
@@ -327,19 +326,20 @@ async fn check_suspended(key: &Key, plan: &TestPlan, ledger: &dyn Ledger, now: T
     let holds = |until: Option<Timestamp>| until.is_none_or(|until| now < until);
     let by_git = plan.suspend.as_ref().filter(|suspend| holds(suspend.until));
     let found = match by_git {
-        Some(suspend) => Some((GIT.to_owned(), suspend.reason.clone())),
+        Some(suspend) => Some((suspend.by(), true, suspend.reason.clone())),
         None => {
             let overlays = ledger.overlays().await?;
             let overlay = overlays
                 .into_iter()
                 .find(|overlay| overlay.plan == *key && holds(overlay.until));
-            overlay.map(|overlay| (overlay.who, overlay.reason))
+            overlay.map(|overlay| (overlay.who, false, overlay.reason))
         }
     };
     match found {
-        Some((by, reason)) => Err(Blocked::Suspended {
+        Some((by, in_git, reason)) => Err(Blocked::Suspended {
             plan: key.clone(),
             by,
+            in_git,
             reason,
         }),
         None => Ok(()),

@@ -86,6 +86,9 @@ impl Source for Scripted {
     async fn author(&self, _: &Revision) -> Option<String> {
         None
     }
+    async fn author_of(&self, _: &Revision, file: &str) -> Option<String> {
+        Some(format!("the author of {file}"))
+    }
 }
 
 /// Reads the test's files: each line of `PROJECT/…` is a service of it, or `bad`.

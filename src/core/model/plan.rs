@@ -82,6 +82,19 @@ pub struct Suspend {
     pub reason: String,
     /// Until when; `None`: until a commit takes it away.
     pub until: Option<Timestamp>,
+    /// The author of the newest commit that touched the plan's file; `None`: the source knows no authors (promise 23).
+    #[serde(default)]
+    pub who: Option<String>,
+}
+
+impl Suspend {
+    /// Who holds the plan back, for people.
+    pub fn by(&self) -> String {
+        match &self.who {
+            Some(who) => format!("{who} in git"),
+            None => "its file".to_owned(),
+        }
+    }
 }
 
 /// What is aimed at.

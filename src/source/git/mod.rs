@@ -7,6 +7,7 @@ mod fault;
 mod known_hosts;
 mod limits;
 pub mod local;
+mod mirror;
 mod read;
 mod remote;
 
@@ -182,7 +183,7 @@ impl Source for GitSource {
     async fn read(&self, revision: &Revision) -> Result<Tree, SourceError> {
         let commit = read::oid(revision)?;
         let here = self.blocking(READ_DEADLINE, move |shared, _| {
-            let mirror = shared.open()?;
+            let mirror = mirror::open(&shared.mirror)?;
             if read::holds(&mirror, commit)? {
                 read::tree(&mirror, commit, &shared.path, shared.limits).map(Some)
             } else {
@@ -197,16 +198,19 @@ impl Source for GitSource {
         }
         let fetched = self
             .blocking(READ_DEADLINE, |shared, deadline| {
-                let mirror = shared.open()?;
+                let mirror = mirror::open(&shared.mirror)?;
                 // Only this source writes to the mirror, one fetch at a time: a lock that is there is a killed daemon's.
                 std::fs::remove_file(shared.mirror.join(remote::TIP_LOCK)).ok();
-                shared.address.fetch(&mirror, deadline)
+                shared.address.fetch(&mirror, deadline)?;
+                drop(mirror);
+                mirror::pack_when_many(&shared.mirror);
+                Ok(())
             })
             .await;
         self.note(fetched)?;
         let short = revision.short().to_owned();
         self.blocking(READ_DEADLINE, move |shared, _| {
-            let mirror = shared.open()?;
+            let mirror = mirror::open(&shared.mirror)?;
             if !read::holds(&mirror, commit)? {
                 let message = format!("the branch moved away from {short} while it was fetched");
                 return Err(SourceError::transient(SourceReason::BranchNotFound, message));
@@ -223,21 +227,26 @@ impl Source for GitSource {
     async fn author(&self, revision: &Revision) -> Option<String> {
         let commit = read::oid(revision).ok()?;
         self.blocking(READ_DEADLINE, move |shared, _| {
-            Ok(read::author(&shared.open()?, commit))
+            Ok(read::author(&mirror::open(&shared.mirror)?, commit))
         })
         .await
         .ok()?
     }
-}
 
-impl Shared {
-    /// Opens the mirror, or makes it. What is there and is no repository was left by a crash in the middle of making it.
-    fn open(&self) -> Result<Repository, SourceError> {
-        let made = Repository::open_bare(&self.mirror).or_else(|_| Repository::init_bare(&self.mirror));
-        made.map_err(|error| {
-            let message = format!("cannot make the mirror {}: {}", self.mirror.display(), error.message());
-            SourceError::transient(SourceReason::Internal, message)
+    async fn author_of(&self, revision: &Revision, file: &str) -> Option<String> {
+        let commit = read::oid(revision).ok()?;
+        let file = file.to_owned();
+        self.blocking(READ_DEADLINE, move |shared, deadline| {
+            Ok(read::author_of(
+                &mirror::open(&shared.mirror)?,
+                commit,
+                &shared.path,
+                &file,
+                deadline,
+            ))
         })
+        .await
+        .ok()?
     }
 }
 

@@ -3,8 +3,10 @@
 use super::fault;
 use crate::source::tree::{Builder, Limits, components, join, plain_name};
 use crate::source::{Refusal, SourceError, SourceReason, Tree};
-use git2::{ErrorCode, ObjectType, Oid, Repository};
+use git2::{Commit, ErrorCode, ObjectType, Oid, Repository};
 use muster_core::model::id::Revision;
+use std::path::PathBuf;
+use std::time::Instant;
 
 /// Longest author text kept; names are data of strangers.
 const AUTHOR_MAX: usize = 200;
@@ -90,6 +92,28 @@ pub(super) fn holds(repository: &Repository, commit: Oid) -> Result<bool, Source
         Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
         Err(error) => Err(fault::of_store(&error)),
     }
+}
+
+/// The author of the newest commit that made a file what it is, found as `git log -1 -- FILE` does: at a merge, the way
+/// that brought the file unchanged is the way to go. `None` past the deadline, or where the file is not there.
+pub(super) fn author_of(
+    repository: &Repository,
+    commit: Oid,
+    path: &str,
+    file: &str,
+    deadline: Instant,
+) -> Option<String> {
+    let place = components(path).ok()?.into_iter().chain([file]).collect::<PathBuf>();
+    let content = |commit: &Commit<'_>| Some(commit.tree().ok()?.get_path(&place).ok()?.id());
+    let mut newest = repository.find_commit(commit).ok()?;
+    let wanted = content(&newest)?;
+    while Instant::now() < deadline {
+        match newest.parents().find(|parent| content(parent) == Some(wanted)) {
+            Some(parent) => newest = parent,
+            None => return author(repository, newest.id()),
+        }
+    }
+    None
 }
 
 /// `Name <email>` of a commit's author, without control characters, cut to a bounded length.

@@ -14,7 +14,7 @@ const REFS_MAX: usize = 100_000;
 /// Most bytes one fetch may bring: the first one brings the branch's whole history.
 const FETCH_BYTES_MAX: usize = 2 << 30;
 /// Where the mirror keeps the branch, whatever its name is on the server.
-const TIP: &str = "refs/muster/tip";
+pub(super) const TIP: &str = "refs/muster/tip";
 /// What a fetch that was cut off may leave in the mirror; while it is there no other fetch succeeds.
 pub(super) const TIP_LOCK: &str = "refs/muster/tip.lock";
 

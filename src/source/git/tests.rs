@@ -105,6 +105,81 @@ async fn s01_a_branch_is_resolved_to_a_commit_that_stays_pinned() {
 }
 
 #[tokio::test]
+async fn s23_the_author_of_a_file_is_that_of_the_commit_that_made_it_what_it_is() {
+    let lab = Lab::new();
+    let commit_by = |author: &str, path: &str, content: &str| {
+        lab.write(path, content);
+        lab.git(&["add", "-A"]);
+        lab.git(&["commit", "-q", "-m", "x", &format!("--author={author}")]);
+    };
+    commit_by("Ada <ada@example.com>", "plans/a.yaml", "one");
+    lab.git(&["checkout", "-q", "-b", "side"]);
+    commit_by("Bob <bob@example.com>", "plans/a.yaml", "two");
+    lab.git(&["checkout", "-q", "main"]);
+    commit_by("Eve <eve@example.com>", "plans/b.yaml", "one");
+    lab.git(&["merge", "-q", "--no-ff", "-m", "merge", "side"]);
+    for (path, file, author) in [
+        (".", "plans/a.yaml", Some("Bob <bob@example.com>")),
+        ("plans", "a.yaml", Some("Bob <bob@example.com>")),
+        ("plans", "b.yaml", Some("Eve <eve@example.com>")),
+        ("plans", "none.yaml", None),
+    ] {
+        let config = GitConfig {
+            path: path.to_owned(),
+            ..lab.config()
+        };
+        let source = GitSource::new(config).expect("configured");
+        let revision = source.resolve().await.expect("resolves");
+        source.read(&revision).await.expect("reads");
+        assert_eq!(
+            source.author_of(&revision, file).await.as_deref(),
+            author,
+            "{path} {file}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_of_many_packs_is_packed_anew() {
+    let lab = Lab::new();
+    let source = lab.source();
+    let mut packs = Vec::new();
+    for round in 0..4 {
+        lab.write("a.yaml", round.to_string());
+        lab.commit();
+        if round == 2 {
+            // What a force-push cuts off is dropped.
+            lab.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "y"]);
+        }
+        let revision = source.resolve().await.expect("resolves");
+        source.read(&revision).await.expect("reads");
+        let pack = fs::read_dir(lab.config().mirror.join("objects/pack")).expect("there");
+        packs.push(
+            pack.filter(|entry| {
+                entry
+                    .as_ref()
+                    .is_ok_and(|entry| entry.path().extension().is_some_and(|end| end == "pack"))
+            })
+            .count(),
+        );
+    }
+    assert_eq!(packs, [1, 2, 1, 2]);
+    let revision = source.resolve().await.expect("resolves");
+    fs::remove_dir_all(lab.origin().join(".git/objects")).expect("removed");
+    let tree = source.read(&revision).await.expect("all of it is here");
+    assert_eq!(&*tree.files["a.yaml"].bytes, b"3");
+    assert!(
+        source.author_of(&revision, "a.yaml").await.is_some(),
+        "with its history"
+    );
+    let beside: Vec<_> = fs::read_dir(lab.folder.path())
+        .expect("there")
+        .map(|entry| entry.expect("read").file_name())
+        .collect();
+    assert_eq!(beside.len(), 2, "nothing is left beside the mirror: {beside:?}");
+}
+
+#[tokio::test]
 async fn s02_what_is_here_is_not_fetched_again() {
     let lab = Lab::new();
     lab.write("a.yaml", "one");

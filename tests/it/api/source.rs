@@ -180,7 +180,7 @@ fn s23_the_age_of_a_suspension_is_a_metric_whoever_suspended() {
         .repo
         .write("plans/hello.yaml", &(text + "  suspend: {reason: Double 11}\n"));
     world.repo.commit("suspend");
-    suspended("suspended in git: Double 11");
+    suspended("suspended by Test <test@example.com> in git: Double 11");
     let start = daemon.muster(&["start", "plan/hello"]);
     assert_eq!(start.code, 95, "{start:?}");
     assert!(

@@ -55,6 +55,7 @@ impl Lower<'_, '_> {
             suspend: wire.suspend.as_ref().map(|suspend| Suspend {
                 reason: suspend.reason.clone(),
                 until: suspend.until.as_ref().map(|until| until.0),
+                who: None,
             }),
             thresholds: self.thresholds(&wire.thresholds, &Tagged::of(&phases, engine.as_ref())),
             abort_rules: self.abort_rules(&wire.abort_rules, &Tagged::of(&phases, engine.as_ref())),
