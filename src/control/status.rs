@@ -216,8 +216,25 @@ fn verdict(
             },
         },
         _ if change.reason.is_some() => Verdict::not("Waiting", reason()),
-        _ => Verdict::not("Progressing", health_text),
+        _ => {
+            let revision = project.and_then(|project| project.good.as_ref());
+            let mut message = revision.map_or_else(
+                || "it is being applied".to_owned(),
+                |revision| format!("revision {} is being applied", revision.short()),
+            );
+            if has_units(change.key.kind) {
+                message.push_str(&format!("; {health_text}"));
+            }
+            Verdict::not(APPLYING, message)
+        }
     }
+}
+
+/// The reason of a change that is under way.
+const APPLYING: &str = "Applying";
+
+fn has_units(kind: Kind) -> bool {
+    matches!(kind, Kind::Service | Kind::WorkerPool | Kind::IngestCluster)
 }
 
 /// Whether what is there works, and a line that says so.
@@ -279,7 +296,10 @@ fn unit_health(basis: &Basis<'_>, key: &Key) -> (HealthState, String) {
     let current = |name| seen.iter().find(|unit| unit.name == name);
     let found: Vec<_> = wanted.iter().filter_map(|unit| current(unit.name.clone())).collect();
     let ready = found.iter().filter(|unit| unit.state == UnitState::Ready).count();
-    let mut text = format!("{ready} of {} units are Ready", wanted.len());
+    let mut text = match wanted.len() {
+        0 => "no units are wanted now".to_owned(),
+        count => format!("{ready} of {count} units are Ready"),
+    };
     let broken = found.iter().find(|unit| {
         matches!(
             unit.state,
@@ -403,7 +423,7 @@ impl StatusWriter {
                 continue;
             }
             self.ledger.put_status(&key, &status).await?;
-            let told = transitions(old, &status);
+            let told = transitions(&key, old, &status);
             self.written.insert(key.clone(), status);
             for condition in told {
                 let severity = severity(&condition);
@@ -428,12 +448,14 @@ fn suspended_for(key: &Key, seconds: f64) {
     }
 }
 
-/// Conditions that turned, or whose reason did. Of a suspension Ready's own reason tells.
-fn transitions(old: Option<&ResourceStatus>, new: &ResourceStatus) -> Vec<Condition> {
+/// Conditions that turned, or whose reason did. Of a suspension Ready's own reason tells; where nothing is to be started,
+/// being applied takes no time and is not worth telling.
+fn transitions(key: &Key, old: Option<&ResourceStatus>, new: &ResourceStatus) -> Vec<Condition> {
     let before = |kind: &str| old.and_then(|old| old.conditions.iter().find(|condition| condition.kind == kind));
     new.conditions
         .iter()
         .filter(|condition| condition.kind != SUSPENDED)
+        .filter(|condition| condition.reason != APPLYING || has_units(key.kind))
         .filter(|condition| {
             before(&condition.kind).is_none_or(|old| old.status != condition.status || old.reason != condition.reason)
         })
@@ -445,6 +467,7 @@ fn severity(condition: &Condition) -> Severity {
     let calm = [
         "AsWanted",
         "Suspended",
+        APPLYING,
         "Progressing",
         "Waiting",
         "Deleting",

@@ -104,6 +104,24 @@ fn s22_sync_and_health_are_apart() {
 }
 
 #[test]
+fn s22_what_is_being_applied_says_so_and_is_told_where_units_follow() {
+    let before = published(1, vec![lab(), service("p/Service/shop", "v1", 2)]);
+    let head = published(2, vec![lab(), service("p/Service/shop", "v2", 2)]);
+    let none = BTreeMap::new();
+    let statuses = statuses(&head, &observed(&before, &UnitState::Ready), &none, 0, &BTreeMap::new());
+    let shop = &statuses[&key("p/Service/shop")];
+    assert_eq!(ready(shop).reason, "Applying");
+    let message = format!(
+        "revision {} is being applied; 2 of 2 units are Ready",
+        revision(2).short()
+    );
+    assert_eq!(ready(shop).message, message);
+    for (about, told) in [("p/Service/shop", 1), ("p/TestPlan/shop", 0)] {
+        assert_eq!(super::transitions(&key(about), None, shop).len(), told, "{about}");
+    }
+}
+
+#[test]
 fn s5_ready_needs_the_newest_revision_to_be_the_applied_one() {
     let mut wanted = (*published(1, vec![lab(), service("p/Service/shop", "v1", 1)])).clone();
     let state = wanted.projects.get_mut(&name("p")).expect("it is there");

@@ -354,10 +354,21 @@ fn message_of(state: &RunState, context: &Context, event: &Event) -> String {
             Some(ending) => format!("{}: {}", ending.kind, ending.detail),
             None => String::new(),
         },
-        stage => match &state.ending {
-            Some(ending) => format!("{} ({}: {})", stage.as_str(), ending.kind, ending.detail),
-            None => stage.as_str().to_owned(),
-        },
+        stage => {
+            let workers = counted(context.plan.workers as usize, "worker");
+            let what = match stage {
+                Stage::Preparing => format!("the plan goes to {workers}"),
+                Stage::Ready => format!("{workers} prepared; load starts together"),
+                Stage::Draining => "iterations in flight end, last results arrive".to_owned(),
+                Stage::Verifying => "Verify hooks run, thresholds are judged".to_owned(),
+                Stage::CleaningUp => "PostRun hooks run, workers are let go".to_owned(),
+                stage => stage.as_str().to_owned(),
+            };
+            match &state.ending {
+                Some(ending) => format!("{what} ({}: {})", ending.kind, ending.detail),
+                None => what,
+            }
+        }
     }
 }
 

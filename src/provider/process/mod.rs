@@ -132,6 +132,12 @@ impl ProcessProvider {
         turn.lock_owned().await
     }
 
+    /// Whether a create or delete of the unit is under way.
+    fn in_turn(&self, unit: &UnitName) -> bool {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.get(unit).is_some_and(|turn| turn.try_lock().is_err())
+    }
+
     fn folder(&self, unit: &UnitName) -> Folder {
         Folder::new(self.config.root.join(unit.as_str()))
     }
@@ -349,7 +355,7 @@ impl ProcessProvider {
 impl Provider for ProcessProvider {
     async fn observe(&self) -> Result<Vec<ObservedUnit>, ProviderError> {
         let this = self.clone();
-        blocking(move || see::all(&this.config, this.names())).await
+        blocking(move || see::all(&this.config, this.names(), |unit| this.in_turn(unit))).await
     }
 
     async fn create(&self, unit: &UnitSpec, materials: &Materials) -> Result<(), ProviderError> {

@@ -7,19 +7,21 @@ use muster_core::model::unit::{ObservedUnit, UnitName, UnitState};
 use std::fs;
 use std::io;
 
-/// All units on record.
+/// All units on record. `in_turn`: whether this process is just creating or deleting a unit; one that it creates has no shim
+/// for some milliseconds and is nothing to be told as Exited.
 ///
 /// # Errors
 /// [`ProviderError::Unreachable`] when one cannot be read: an incomplete list would make it look absent (promise 14).
 pub(super) fn all(
     config: &ProcessConfig,
     names: io::Result<Vec<UnitName>>,
+    in_turn: impl Fn(&UnitName) -> bool,
 ) -> Result<Vec<ObservedUnit>, ProviderError> {
     let names = names.map_err(|error| unreachable(&config.root, &error))?;
     let mut units = Vec::with_capacity(names.len());
     for name in names {
         let folder = Folder::new(config.root.join(name.as_str()));
-        match one(config, &folder) {
+        match one(config, &folder, || in_turn(&name)) {
             Ok(unit) => units.push(unit),
             // Deleted since the listing.
             Err(_) if !folder.path().try_exists().unwrap_or(true) => {}
@@ -29,8 +31,9 @@ pub(super) fn all(
     Ok(units)
 }
 
-fn one(config: &ProcessConfig, folder: &Folder) -> io::Result<ObservedUnit> {
+fn one(config: &ProcessConfig, folder: &Folder, in_turn: impl Fn() -> bool) -> io::Result<ObservedUnit> {
     let sheet = folder.sheet()?;
+    let was_in_turn = in_turn();
     // Asked before the state is read: a state read first could be older than the shim's end.
     let alive = folder.is_alive()?;
     let state = folder.state()?;
@@ -43,7 +46,7 @@ fn one(config: &ProcessConfig, folder: &Folder) -> io::Result<ObservedUnit> {
     };
     let restarts = state.as_ref().map_or(0, |state| state.restarts);
     let seen = if sheet.host_id == config.host_id {
-        weigh(alive, state)
+        weigh(alive, state, was_in_turn || in_turn())
     } else {
         UnitState::Unknown {
             reason: format!("belongs to host {}", sheet.host_id),
@@ -62,15 +65,36 @@ fn one(config: &ProcessConfig, folder: &Folder) -> io::Result<ObservedUnit> {
 }
 
 /// Only the lock tells whether the written state still holds.
-fn weigh(alive: bool, state: Option<State>) -> UnitState {
+fn weigh(alive: bool, state: Option<State>, in_turn: bool) -> UnitState {
     let gone = |reason: &str| UnitState::Exited {
         reason: reason.to_owned(),
     };
     match (alive, state.map(|state| state.state)) {
         (true, Some(state)) => state,
         (true, None) => UnitState::Starting,
+        (false, None) if in_turn => UnitState::Starting,
         (false, None) => gone("was never started"),
         (false, Some(UnitState::Exited { reason })) => UnitState::Exited { reason },
         (false, Some(_)) => gone("its shim is gone"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::weigh;
+    use muster_core::model::unit::UnitState;
+
+    #[test]
+    fn s17_a_unit_that_is_being_created_is_starting() {
+        let exited = UnitState::Exited {
+            reason: "was never started".to_owned(),
+        };
+        for (alive, in_turn, seen) in [
+            (true, false, UnitState::Starting),
+            (false, true, UnitState::Starting),
+            (false, false, exited),
+        ] {
+            assert_eq!(weigh(alive, None, in_turn), seen, "{alive} {in_turn}");
+        }
     }
 }

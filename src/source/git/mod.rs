@@ -15,7 +15,7 @@ use super::tree::{Limits, components};
 use super::{Source, SourceError, SourceReason, Tree};
 use async_trait::async_trait;
 use credentials::{Credentials, redact_url};
-use git2::{Reference, Repository};
+use git2::Reference;
 use muster_core::base::backoff::Backoff;
 use muster_core::model::id::Revision;
 use remote::Address;
