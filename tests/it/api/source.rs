@@ -1,6 +1,7 @@
 //! What a source that fails looks like to those who ask: its reason, and the last good state, which stays.
 
 use super::{LAB, World, ready_units};
+use crate::support::git_server::Server;
 use crate::support::muster::Daemon;
 use crate::support::wait_for;
 use serde_json::Value;
@@ -55,6 +56,42 @@ fn s5_a_deleted_branch_is_said_and_its_return_is_seen() {
     assert_eq!(quiet.stderr, "");
     let events = daemon.ok(&["events"]).stdout;
     assert!(events.contains("SourceReady"), "{events}");
+}
+
+/// A password that is right, then wrong, then right again.
+#[test]
+fn s5_wrong_credentials_are_said_and_the_last_good_state_stays() {
+    let server = Server::new();
+    let head = server.commit(LAB);
+    let dir = tempfile::TempDir::new().unwrap();
+    let password = dir.path().join("password");
+    let settings = format!(
+        "source: {{url: \"{}\", branch: main, interval: 1s, credentials: {{secretRef: {{name: git}}}}}}\n\
+         secrets: [{{name: git, file: \"{}\"}}]\nstore: {{url: \"sqlite://{}/state/muster.db\"}}\nprocess: {{enabled: true}}\n",
+        server.url("http", "git"),
+        password.display(),
+        dir.path().display()
+    );
+    std::fs::write(&password, "lab:secret").unwrap();
+    let mut daemon = Daemon::start(dir.path(), &settings);
+    ready_units(&daemon, 2);
+    daemon.kill();
+    std::fs::write(&password, "lab:canary").unwrap();
+    daemon = Daemon::again(dir.path(), daemon.port());
+    let failing = source(&daemon, "Failing", "AuthenticationFailed");
+    is_told(&daemon, "AuthenticationFailed");
+    let project = daemon.get("/api/v1/projects").1["items"][0].clone();
+    assert_eq!(
+        (&project["revision"], &project["ready"]),
+        (&head.into(), &true.into()),
+        "{project:#}"
+    );
+    let said = failing.to_string() + &daemon.log() + &daemon.ok(&["events"]).stdout;
+    assert!(!said.contains("canary"), "s57: {said}");
+    daemon.kill();
+    std::fs::write(&password, "lab:secret").unwrap();
+    daemon = Daemon::again(dir.path(), daemon.port());
+    source(&daemon, "Ready", "");
 }
 
 #[test]

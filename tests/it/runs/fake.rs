@@ -187,6 +187,10 @@ pub enum Act {
     UntilStopped,
     /// Dies in the middle.
     Die,
+    /// Is armed, and never says that it started.
+    Mute,
+    /// Stores ten seconds of numbers and goes on until it is stopped.
+    Linger,
 }
 
 /// What survives a connection.
@@ -197,6 +201,8 @@ pub struct Memory {
     pub was_stopped: bool,
     held: Option<(RunId, SessionId)>,
     is_over: bool,
+    /// What is stored of the session goes up to here.
+    watermark: u64,
 }
 
 pub fn worker_id(number: u128) -> WorkerId {
@@ -235,16 +241,18 @@ pub async fn work(fleet: Fleet, results: Arc<dyn Results>, id: WorkerId, act: Ac
                 say(Progress::Prepared);
             }
             What::Arm { .. } => say(Progress::Armed),
+            What::Commit if act == Act::Mute => {}
             What::Commit => {
                 say(Progress::Started { late_us: 50 });
                 say(Progress::PhaseStarted(0));
                 match act {
                     Act::Work { seconds, latency_ms } => {
-                        store(&*results, run, &memory, seconds, latency_ms).await;
+                        store(&*results, run, &memory, seconds, latency_ms, true).await;
                         say(Progress::PhaseEnded(0));
                         over(&connection, run, &memory, EndedWhy::Finished);
                     }
-                    Act::UntilStopped => {}
+                    Act::Linger => store(&*results, run, &memory, 10, 1, false).await,
+                    Act::UntilStopped | Act::Mute => {}
                     Act::Die => {
                         connection.goodbye("it was killed");
                         return;
@@ -253,7 +261,7 @@ pub async fn work(fleet: Fleet, results: Arc<dyn Results>, id: WorkerId, act: Ac
             }
             What::Stop(_) => {
                 memory.lock().unwrap().was_stopped = true;
-                store(&*results, run, &memory, 2, 1).await;
+                store(&*results, run, &memory, 2, 1, true).await;
                 over(&connection, run, &memory, EndedWhy::Stopped);
             }
             What::Release => {
@@ -286,14 +294,24 @@ fn over(connection: &Connection, run: RunId, memory: &Mutex<Memory>, why: EndedW
     say(connection, run, memory, ended);
 }
 
-/// Stores seconds with ten requests each and the session's end, as ingest would.
-async fn store(results: &dyn Results, run: RunId, memory: &Mutex<Memory>, seconds: u32, latency_ms: u64) {
-    let session = {
+/// Stores seconds with ten requests each and, where it is the last of them, the session's end, as ingest would.
+async fn store(
+    results: &dyn Results,
+    run: RunId,
+    memory: &Mutex<Memory>,
+    seconds: u32,
+    latency_ms: u64,
+    is_last: bool,
+) {
+    let (session, from, to) = {
         let mut memory = memory.lock().unwrap();
-        if std::mem::replace(&mut memory.is_over, true) {
+        if memory.is_over {
             return;
         }
-        memory.held.unwrap().1
+        memory.is_over = is_last;
+        let from = memory.watermark;
+        memory.watermark += u64::from(seconds) + u64::from(is_last);
+        (memory.held.unwrap().1, from, memory.watermark)
     };
     let key = SeriesKey {
         phase: "peak".to_owned(),
@@ -314,19 +332,20 @@ async fn store(results: &dyn Results, run: RunId, memory: &Mutex<Memory>, second
         arrivals: BTreeMap::from([("peak".to_owned(), 10)]),
         ..GeneratorStat::default()
     };
-    let parts = (0..seconds).flat_map(|second| {
+    let first = u32::try_from(from).unwrap();
+    let parts = (first..first + seconds).flat_map(|second| {
         [
             (PartOf::Series(key.clone()), stats.encode()),
             (PartOf::Worker(0), generator.encode()),
         ]
         .map(|(what, data)| SlicePart { second, what, data })
     });
-    let last = u64::from(seconds) + 1;
+    let end = is_last.then(|| (session, (to, Vec::new())));
     let flush = Flush {
         run,
         parts: parts.collect(),
-        watermarks: BTreeMap::from([(session, (0, last))]),
-        ends: BTreeMap::from([(session, (last, Vec::new()))]),
+        watermarks: BTreeMap::from([(session, (from, to))]),
+        ends: end.into_iter().collect(),
     };
     while results.append(&flush).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -14,6 +14,7 @@ use muster::store::rows::Overlay;
 use muster::store::{Stores, open};
 use muster_core::measure::threshold::{parse_expression, parse_key};
 use muster_core::model::id::RunId;
+use muster_core::model::load::{Executor, PhaseWork};
 use muster_core::model::plan::{FailurePolicy, Hook, HookAction, HookWhen, OnChange, TestPlan};
 use muster_core::model::run::TriggerKind;
 use muster_core::model::threshold::Threshold;
@@ -292,6 +293,57 @@ async fn s37_a_run_that_lost_its_worker_is_invalid_and_not_started_again() {
 }
 
 #[tokio::test]
+async fn s38_a_worker_that_does_not_say_started_breaks_the_barrier() {
+    let bench = Bench::new(plan()).await;
+    bench.worker(Act::Mute);
+    let run = bench.start().await;
+    assert_eq!(bench.ending(run).await, "Invalid(barrier)");
+    assert!(
+        bench.memory.lock().unwrap().was_stopped,
+        "it may make load all the same"
+    );
+}
+
+#[tokio::test]
+async fn s36_a_run_that_makes_more_requests_than_a_limit_allows_is_aborted() {
+    for (limit, wanted) in [(9, "Aborted(limit)"), (10, "Stopped")] {
+        let mut limited = plan();
+        limited.limits.requests_per_second = Some(limit);
+        let bench = Bench::new(limited).await;
+        bench.worker(Act::Linger);
+        let run = bench.start().await;
+        if wanted == "Stopped" {
+            let mut live = bench.runs.live(run).expect("the run is active");
+            within(live.wait_for(|view| view.numbers.requests_per_s > 0.0))
+                .await
+                .unwrap();
+            bench.runs.stop(run, "tester").await.unwrap();
+        }
+        assert_eq!(bench.ending(run).await, wanted, "ten a second, {limit} allowed");
+    }
+}
+
+/// Takes a minute: that long a judge may see nothing.
+#[tokio::test]
+async fn s44_a_judge_that_sees_no_numbers_drains_the_run() {
+    let mut long = plan();
+    if let PhaseWork::Load { executor, .. } = &mut long.phases[0].work {
+        *executor = Executor::ConstantVus {
+            vus: 5,
+            duration: Duration::from_secs(600),
+        };
+    }
+    let bench = Bench::new(long).await;
+    bench.worker(Act::UntilStopped);
+    let run = bench.start().await;
+    bench.stage(run, "Running").await;
+    let ended = tokio::time::timeout(2 * PATIENCE, bench.runs.finished(run)).await;
+    ended.expect("it is drained");
+    assert!(bench.memory.lock().unwrap().was_stopped);
+    assert_eq!(bench.ending(run).await, "Error(blind)");
+}
+
+#[tokio::test]
 async fn s46_a_commit_that_edits_a_running_plan_aborts_it_where_it_says_so() {
     for (on_change, wanted) in [(OnChange::Abort, "Aborted(change)"), (OnChange::Finish, "Stopped")] {
         let mut changing = plan();
@@ -345,8 +397,8 @@ async fn s23_s61_what_must_not_start_is_blocked_with_its_reason() {
         Err(Blocked::NotReady { .. })
     ));
     let mut huge = plan();
-    huge.phases[0].work = muster_core::model::load::PhaseWork::Load {
-        executor: muster_core::model::load::Executor::ConstantVus {
+    huge.phases[0].work = PhaseWork::Load {
+        executor: Executor::ConstantVus {
             vus: 10_001,
             duration: Duration::from_secs(1),
         },

@@ -1,6 +1,7 @@
 //! What all tests share: the binary, waiting on values, repositories, nginx.
 
 pub mod flaky;
+pub mod git_server;
 pub mod mariadb;
 pub mod muster;
 pub mod nginx;
