@@ -326,7 +326,7 @@ fn parse_value(unit: Unit, what: &str, text: &str) -> Result<f64, GrammarError> 
 
 #[cfg(test)]
 mod tests {
-    use super::{GrammarError, key_name, parse_expression, parse_key, parse_rule_expression, parse_rule_metric};
+    use super::{GrammarError, Unit, key_name, parse_expression, parse_key, parse_rule_expression, parse_rule_metric};
     use crate::model::threshold::{Metric, Operator, Statistic};
     use proptest::prelude::*;
 
@@ -481,6 +481,19 @@ mod tests {
         ] {
             let found = parse_expression(metric, text).map_err(|error| error.to_string());
             assert_eq!(found, Err(message), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_statistic_has_its_unit() {
+        for (metric, statistic, unit) in [
+            (Metric::HttpReqDuration, Statistic::Med, Unit::Milliseconds),
+            (Metric::HttpReqDuration, Statistic::Count, Unit::Plain),
+            (Metric::HttpReqFailed, Statistic::Rate, Unit::Share),
+            (Metric::HttpReqs, Statistic::Rate, Unit::Plain),
+            (Metric::Vus, Statistic::Max, Unit::Plain),
+        ] {
+            assert_eq!(Unit::of(metric, statistic), unit, "{metric:?} {statistic:?}");
         }
     }
 

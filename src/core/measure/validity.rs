@@ -9,7 +9,7 @@ pub const MAX_STEAL: f64 = 0.05;
 /// Share of worker-seconds below which a run is Invalid(incomplete).
 pub const MIN_COMPLETENESS: f64 = 0.99;
 /// Gaps kept of a session; more are joined into the last.
-const GAPS_MAX: usize = 100;
+pub(super) const GAPS_MAX: usize = 100;
 
 /// Looks for a phase of which more arrivals than allowed fell into bad worker-seconds; says which and why. Users exhausted while the
 /// generator itself was on time are the target's doing and no reason (promise 45).

@@ -4,7 +4,7 @@ use super::run;
 use crate::measure::judge::Outcome;
 use crate::measure::slice::{GeneratorStat, Stats};
 use crate::measure::testing::{at_ease, key, plan, requests, threshold};
-use crate::measure::validity::{Completeness, CompletenessKind, Gap, SessionState, completeness, saturation};
+use crate::measure::validity::{Completeness, CompletenessKind, GAPS_MAX, Gap, SessionState, completeness, saturation};
 use crate::measure::verdict::{Circumstances, verdict};
 use crate::measure::view::RunView;
 use crate::model::run::{AbortedReason, Ending, EndingKind, ErrorReason};
@@ -220,6 +220,22 @@ fn s48_completeness_counts_what_the_sessions_lack() {
         assert_eq!((found.percent, &found.gaps), (percent, &gaps), "{sessions:?}");
         assert_eq!(found.objection().is_some(), percent < 99.0);
     }
+    let many: Vec<(u64, u64)> = (0..GAPS_MAX as u64 + 2)
+        .map(|index| (4 * index + 1, 4 * index + 2))
+        .collect();
+    let found = completeness(
+        &[session(0, 0, Some(1), &[]), session(1, 1_000, Some(1_000), &many)],
+        2,
+        100,
+    );
+    let gaps = &found.gaps;
+    assert_eq!(gaps.len(), 1 + GAPS_MAX, "so many of each session are told one by one");
+    assert_eq!(gaps[GAPS_MAX - 1], gap(1, 393, 394));
+    assert_eq!(
+        gaps[GAPS_MAX],
+        gap(1, 397, 406),
+        "and its last one reaches over the rest"
+    );
     assert_eq!(completeness(&[], 0, 0).percent, 100.0);
     assert!(
         completeness(&[], 1, 0).objection().is_some(),

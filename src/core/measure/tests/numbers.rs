@@ -100,6 +100,21 @@ fn rates_are_per_second_of_load_not_of_pauses_and_tails() {
     assert_eq!(whole(&view, "http_reqs{phase:a}", Statistic::Rate), Some(5.0));
     view.set_phase_span("a", Duration::from_millis(12_500));
     assert_eq!(whole(&view, "http_reqs{phase:a}", Statistic::Rate), Some(4.0));
+    view.set_phase_span("a", Duration::ZERO);
+    assert_eq!(
+        whole(&view, "http_reqs{phase:a}", Statistic::Rate),
+        None,
+        "no time, no rate"
+    );
+    let over = |from, to| {
+        view.value(
+            Metric::HttpReqs,
+            &Tags::default(),
+            Statistic::Rate,
+            Over::Range(from, to),
+        )
+    };
+    assert_eq!((over(0, 9), over(5, 14), over(9, 9)), (Some(5.0), Some(2.5), Some(5.0)));
 }
 
 #[test]
