@@ -100,6 +100,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/units/{name}/logs", get(plans::logs))
         .route("/api/v1/workers", get(plans::workers))
         .route("/api/v1/diff", get(plans::diff))
+        .route("/api/v1/policy", get(plans::policy))
         .route("/api/v1/reconcile", post(plans::reconcile))
         .route("/api/v1/deletions/{revision}/approve", post(plans::approve_deletion))
         .route("/api/v1/plans/{project}/{name}/suspend", post(plans::suspend))

@@ -106,6 +106,13 @@ pub async fn projects(State(state): State<ApiState>, caller: Caller) -> Result<J
     Ok(Json(json!({"formatVersion": 1, "items": items, "source": source})))
 }
 
+/// What the daemon's settings let plans ask for, so that they can be checked against it before they are committed.
+pub async fn policy(State(state): State<ApiState>, caller: Caller) -> Result<Json<Value>, ApiError> {
+    caller.require(Role::Viewer, None)?;
+    let policy = state.live()?.runs.policy();
+    Ok(Json(json!({"formatVersion": 1, "policy": *policy})))
+}
+
 /// Every unit, as its provider reported it last.
 pub async fn units(State(state): State<ApiState>, caller: Caller) -> Result<Json<Value>, ApiError> {
     let units = state.live()?.reconciler.units();

@@ -4,13 +4,16 @@ use super::Global;
 use super::exit::Exit;
 use super::local;
 use super::output;
-use anyhow::Result;
+use super::reader::client;
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use muster_core::model::policy::Policy;
 use muster_core::spec::diagnostic::Diagnostic;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Check plans: every error of every file, with its place, cause and hint.
+/// Check plans: every error of every file, with its place, cause and hint. With --settings FILE or --server URL also against the
+/// rules there: projects, kinds, targets, caps.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
     /// A folder, or one file in it.
@@ -26,7 +29,7 @@ pub struct ValidateArgs {
 /// # Errors
 /// When the folder or the settings cannot be read.
 pub async fn run(args: &ValidateArgs, global: &Global) -> Result<Exit> {
-    let policy = local::policy(global.settings.as_deref())?;
+    let policy = policy(global).await?;
     let plans = local::read(&args.path, &policy).await?;
     let diagnostics = plans.diagnostics();
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
@@ -70,6 +73,21 @@ pub async fn run(args: &ValidateArgs, global: &Global) -> Result<Exit> {
     }
     output::progress(&format!("{resources} resource{} valid{ignored}", plural(resources)));
     Ok(Exit::Done)
+}
+
+/// The rules that plans are held to: of `--settings FILE`, of the daemon at `--server URL`, or what can be said without either.
+async fn policy(global: &Global) -> Result<Policy> {
+    // `MUSTER_SERVER` says whom commands talk to; validating needs nobody unless it is asked for.
+    let named = global.server.as_deref();
+    let Some(server) = named.filter(|server| std::env::var("MUSTER_SERVER").as_deref() != Ok(server)) else {
+        return local::policy(global.settings.as_deref());
+    };
+    if global.settings.is_some() {
+        bail!("--settings and --server each name the rules\n  hint: give one of them");
+    }
+    let answer = client(global)?.get("/api/v1/policy").await?;
+    serde_json::from_value(answer["policy"].clone())
+        .with_context(|| format!("the daemon at {server} is of another version of muster: its rules cannot be read"))
 }
 
 fn plural(count: usize) -> &'static str {

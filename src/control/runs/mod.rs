@@ -33,6 +33,7 @@ use muster_core::lifecycle::event::Event;
 use muster_core::lifecycle::state::RunState;
 use muster_core::model::id::{RunId, WorkerId};
 use muster_core::model::key::Key;
+use muster_core::model::policy::Policy;
 use muster_core::model::run::{RunIdentity, Trigger, TriggerKind};
 use muster_core::topology::PoolDemand;
 use pinned::Pinned;
@@ -172,6 +173,11 @@ impl Runs {
             shared.stop.run_until_cancelled(all).await;
         });
         Ok(count)
+    }
+
+    /// What the settings let plans ask for.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.shared.parts.world.policy()
     }
 
     /// Starts a run and returns its id; an id that is known already is that run, not another (promise 34). What is returned is

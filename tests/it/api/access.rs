@@ -45,6 +45,34 @@ fn ask(daemon: &Daemon, token: &str, method: &str, path: &str, body: &Value) -> 
     )
 }
 
+/// Without the daemon's rules nobody can say whether a target is allowed.
+#[test]
+fn s61_plans_are_validated_against_the_rules_of_a_daemon() {
+    let (world, settings) = world();
+    let daemon = world.serve(&settings);
+    let token = |name: &str| world.dir.path().join(format!("{name}.token")).display().to_string();
+    let validate = |more: &[&str]| muster(&world.repo.dir, &[&["validate", "plans"], more].concat());
+    let against = |name: &str| validate(&["--server", &daemon.server, "--token-file", &token(name)]);
+    assert_eq!(against("eye").code, 0);
+    world.repo.write(
+        "plans/a/far.yaml",
+        &plan("far").replace("127.0.0.1", "shop.example.com"),
+    );
+    assert_eq!(validate(&[]).code, 0);
+    let far = against("eye");
+    assert!(
+        far.code == 1 && far.stderr.contains("a/far.yaml:") && far.stderr.contains("shop.example.com"),
+        "{far:?}"
+    );
+    let narrow = against("ci");
+    assert!(
+        narrow.code == 1 && narrow.stderr.contains("token for all projects"),
+        "{narrow:?}"
+    );
+    let both = validate(&["--server", &daemon.server, "--settings", "x.yaml"]);
+    assert!(both.code == 1 && both.stderr.contains("give one of them"), "{both:?}");
+}
+
 #[test]
 fn a_limit_counts_what_a_token_may_see() {
     let (world, settings) = world();
