@@ -86,7 +86,17 @@ async fn s58_a_command_gets_its_own_environment_and_nothing_of_the_daemons() {
         "{}",
         verdict.output
     );
-    let own = ["PATH", "HOME", "PWD", "SHLVL", "_", "FOR", "RUN_ID", "PLAN"];
+    let own = [
+        "PATH",
+        "HOME",
+        "PWD",
+        "SHLVL",
+        "_",
+        "FOR",
+        "RUN_ID",
+        "PLAN",
+        "MUSTER_UNIT_TAG",
+    ];
     let names = verdict.output.lines().filter_map(|line| line.split_once('='));
     let strange: Vec<_> = names.filter(|(name, _)| !own.contains(name)).collect();
     assert_eq!(strange, []);
