@@ -5,6 +5,7 @@ use super::event::StopMode;
 use super::plan::PhasePlan;
 use super::state::{Position, later};
 use super::step::Run;
+use crate::base::units::counted;
 use crate::model::load::OnTimeout;
 use crate::model::run::{AbortedReason, EndingKind, ErrorReason, InvalidReason};
 
@@ -114,7 +115,8 @@ impl Run<'_> {
                     .workers
                     .iter()
                     .filter(|worker| !self.state.started.contains(worker));
-                let detail = format!("{} workers did not start together with the others", late.count());
+                let late = counted(late.count(), "worker");
+                let detail = format!("{late} did not start together with the others");
                 self.end(Invalid(InvalidReason::Barrier), &detail, StopMode::Abort);
             }
             _ => {}

@@ -298,10 +298,6 @@ async fn s38_a_worker_that_does_not_say_started_breaks_the_barrier() {
     bench.worker(Act::Mute);
     let run = bench.start().await;
     assert_eq!(bench.ending(run).await, "Invalid(barrier)");
-    assert!(
-        bench.memory.lock().unwrap().was_stopped,
-        "it may make load all the same"
-    );
 }
 
 #[tokio::test]
@@ -339,7 +335,6 @@ async fn s44_a_judge_that_sees_no_numbers_drains_the_run() {
     bench.stage(run, "Running").await;
     let ended = tokio::time::timeout(2 * PATIENCE, bench.runs.finished(run)).await;
     ended.expect("it is drained");
-    assert!(bench.memory.lock().unwrap().was_stopped);
     assert_eq!(bench.ending(run).await, "Error(blind)");
 }
 

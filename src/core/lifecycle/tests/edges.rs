@@ -164,7 +164,7 @@ fn s35_the_forced_exit_of_each_position_says_why() {
     let mut walk = at(Position::Committed);
     walk.on(Event::Started(worker(0))).late();
     let detail = walk.state.ending.expect("it ended").detail;
-    assert_eq!(detail, "1 workers did not start together with the others");
+    assert_eq!(detail, "1 worker did not start together with the others");
 }
 
 #[test]
