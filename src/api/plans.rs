@@ -89,8 +89,7 @@ pub async fn projects(State(state): State<ApiState>, caller: Caller) -> Result<J
         .iter()
         .filter(|row| caller.sees(&row.project))
         .map(|row| {
-            let errors = row.diagnostics.as_array().into_iter().flatten();
-            let errors = errors.filter(|found| found["severity"] != "warning").count();
+            let errors = row.errors().count();
             json!({
                 "project": row.project,
                 "ready": row.good_revision.as_ref() == Some(&row.observed_revision),

@@ -273,20 +273,8 @@ impl Ledger for SqlLedger {
         let id = row.identity.id;
         let sql = "UPDATE run SET stage = ?, ending = ?, state = ?, pinned = ?, deadline = ?, started_at = ?, finished_at = ?, tag = ?, \
                    retention_s = ?, version = ? WHERE id = ? AND version = ?";
-        let values = values![
-            row.stage.as_str(),
-            row.ending.as_deref(),
-            &row.state,
-            &row.pinned,
-            row.deadline,
-            row.started_at,
-            row.finished_at,
-            row.tag.as_deref(),
-            row.retention_s,
-            row.version,
-            id.0,
-            row.version.saturating_sub(1),
-        ];
+        let mut values = state_values(row);
+        values.extend(values![id.0, row.version.saturating_sub(1)]);
         if self.db.execute(sql, &values).await?.rows == 1 {
             return Ok(());
         }
@@ -390,7 +378,7 @@ fn or_default(limit: u32, default: u32) -> Value {
 
 fn run_values(row: &RunRow) -> Result<Vec<Value>> {
     let identity = &row.identity;
-    Ok(Vec::from(values![
+    let mut values = Vec::from(values![
         identity.id.0,
         &identity.plan,
         &identity.plan.project,
@@ -398,6 +386,14 @@ fn run_values(row: &RunRow) -> Result<Vec<Value>> {
         &identity.digest,
         document("run", &identity.id, &identity.trigger)?,
         identity.created_at,
+    ]);
+    values.extend(state_values(row));
+    Ok(values)
+}
+
+/// What changes of a run, in the order of its columns.
+fn state_values(row: &RunRow) -> Vec<Value> {
+    Vec::from(values![
         row.stage.as_str(),
         row.ending.as_deref(),
         &row.state,
@@ -408,5 +404,5 @@ fn run_values(row: &RunRow) -> Result<Vec<Value>> {
         row.tag.as_deref(),
         row.retention_s,
         row.version,
-    ]))
+    ])
 }

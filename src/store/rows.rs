@@ -27,6 +27,14 @@ pub struct ProjectRow {
     pub at: Timestamp,
 }
 
+impl ProjectRow {
+    /// What is wrong with the newest revision, warnings apart.
+    pub fn errors(&self) -> impl Iterator<Item = &serde_json::Value> {
+        let all = self.diagnostics.as_array().into_iter().flatten();
+        all.filter(|diagnostic| diagnostic["severity"] != "warning")
+    }
+}
+
 /// A changeset with what became of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChangesetRow {

@@ -111,7 +111,7 @@ impl Projects {
             row.high_water = row.high_water.max(u32::try_from(resources.len()).unwrap_or(u32::MAX));
         }
         self.ledger.put_project(&row).await?;
-        let was_bad = old.is_some_and(is_bad);
+        let was_bad = old.is_some_and(|row| row.errors().next().is_some());
         let same_errors = old.is_some_and(|row| json!(load.diagnostics) == row.diagnostics);
         self.rows.insert(name.clone(), row);
         if load.is_good() {
@@ -170,8 +170,8 @@ impl Projects {
         let state = |row: &ProjectRow| ProjectState {
             observed: row.observed_revision.clone(),
             good: row.good_revision.clone(),
-            errors: errors(row).count(),
-            first_error: errors(row).next().map(place_and_message),
+            errors: row.errors().count(),
+            first_error: row.errors().next().map(place_and_message),
             high_water: row.high_water,
         };
         Published {
@@ -212,18 +212,6 @@ fn restore_project(row: &ProjectRow) -> Option<(Name, ProjectDesired)> {
             None
         }
     }
-}
-
-fn errors(row: &ProjectRow) -> impl Iterator<Item = &Value> {
-    row.diagnostics
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|diagnostic| diagnostic.get("severity").and_then(Value::as_str) != Some("warning"))
-}
-
-fn is_bad(row: &ProjectRow) -> bool {
-    errors(row).next().is_some()
 }
 
 fn place_and_message(diagnostic: &Value) -> String {
