@@ -4,6 +4,7 @@ use super::Global;
 use super::exit::Exit;
 use super::output::{self, Tone, paint};
 use super::settings::{self, InvalidSettings};
+use super::wire::Client;
 use super::wiring;
 use crate::runtime::secrets::{ConfiguredSecrets, Secrets};
 use crate::store;
@@ -15,6 +16,7 @@ use muster_core::base::units::counted;
 use muster_core::model::service::SecretRef;
 use muster_core::model::settings::{SecretSource, Settings, SourceFrom};
 use secrecy::ExposeSecret as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -29,6 +31,8 @@ pub struct CheckArgs {
 
 /// A store or a source that takes longer is as good as away.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// A daemon on this host answers at once.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Runs the command: one line for each thing.
 ///
@@ -65,17 +69,29 @@ pub async fn run(args: &CheckArgs, global: &Global) -> Result<Exit> {
         let outcome = wiring::tls(files).map(|_| format!("{} and its key can be read", files.cert_file));
         all_good &= tell("workers.tls", outcome);
     }
+    let runs = daemon_answers(settings.listen).await;
     for (key, address) in [("listen", settings.listen), ("workers.listen", settings.workers_listen)] {
-        let free = wiring::bind(address, key).await;
-        let hint = "(if that is the daemon of these settings, it runs already)";
-        let free = free
-            .map(|_| format!("{address} is free"))
-            .map_err(|error| anyhow!("{} {hint}", chain(error.as_ref())));
-        all_good &= tell(key, free);
+        let outcome = match wiring::bind(address, key).await {
+            Ok(_) => Ok(format!("{address} is free")),
+            Err(_) if runs => Ok(format!(
+                "{address} is taken; the daemon of these settings runs, it seems"
+            )),
+            Err(error) => Err(error),
+        };
+        all_good &= tell(key, outcome);
     }
     all_good &= tell("store", within(reach_store(&settings)).await);
     all_good &= tell("source", within(resolve(&settings, &secrets)).await);
     Ok(if all_good { Exit::Done } else { Exit::Failed })
+}
+
+/// Whether a daemon of Muster has the API's address.
+async fn daemon_answers(address: SocketAddr) -> bool {
+    let Ok(client) = Client::new(&format!("http://{address}"), None) else {
+        return false;
+    };
+    let answer = timeout(ANSWER, client.get("/api/v1/version")).await;
+    matches!(answer, Ok(Ok(answer)) if answer["version"].is_string())
 }
 
 /// Prints a line and says whether it is good.

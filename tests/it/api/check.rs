@@ -66,6 +66,7 @@ fn a_tree_shows_projects_resources_and_units() {
     let world = World::new();
     let daemon = world.serve("");
     ready_units(&daemon, 2);
+    let port = daemon.port();
     let tree = daemon.ok(&["tree"]).stdout;
     for line in [
         "├─ Service shop",
@@ -77,6 +78,19 @@ fn a_tree_shows_projects_resources_and_units() {
     let tree = daemon.ok(&["tree", "-o", "json"]).json();
     assert_eq!(tree["items"][0]["project"], json!("default"), "{tree:#}");
     let taken = daemon.muster(&["check", "--config", "muster.yaml"]);
+    assert_eq!(taken.code, 0);
+    assert_eq!(
+        taken.stdout.matches("the daemon of these settings runs").count(),
+        2,
+        "{taken:?}"
+    );
+    drop(daemon);
+    let stranger = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let taken = muster(world.dir.path(), &["check", "--config", "muster.yaml"]);
     assert_eq!(taken.code, 1);
-    assert!(taken.stdout.contains("it runs already"), "{taken:?}");
+    assert!(
+        taken.stdout.contains("✗ listen") && taken.stdout.contains("✓ workers.listen"),
+        "{taken:?}"
+    );
+    drop(stranger);
 }
