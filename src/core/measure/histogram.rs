@@ -47,8 +47,12 @@ impl Precision {
         self.index(HIGHEST_NS) + 1
     }
 
-    /// The middle of a bucket, in nanoseconds.
+    /// The middle of a bucket, in nanoseconds. What cannot be told from nothing is nothing: a connection that was there already
+    /// took no time to be made.
     fn middle(self, index: usize) -> u64 {
+        if index == 0 {
+            return 0;
+        }
         let shift = (index >> self.bits()).saturating_sub(1);
         let units = (index - (shift << self.bits())) as u64;
         let width = LOWEST_NS << shift;
@@ -407,6 +411,24 @@ mod tests {
             prop::collection::vec(tail, 1..2_000),
             prop::collection::vec(any, 1..2_000),
         ]
+    }
+
+    #[test]
+    fn s51_what_took_no_time_is_told_as_none() {
+        let mut values = vec![0; 90];
+        values.extend([100_000; 10]);
+        for precision in [Precision::Fine, Precision::Coarse] {
+            let histogram = of(precision, &values);
+            assert_eq!(
+                (histogram.quantile(0.5), histogram.quantile(1.0)),
+                (Some(0), Some(100_000))
+            );
+        }
+        assert_eq!(
+            of(Precision::Fine, &[60, 60, 900]).quantile(0.5),
+            Some(60),
+            "never below the least"
+        );
     }
 
     proptest! {
