@@ -131,16 +131,24 @@ pub struct SourceError {
 
 /// The closed set of reasons, each a condition's reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum SourceReason {
+    /// Nobody answers there, or not as a repository.
     Unreachable,
+    /// The host does not take the credentials.
     AuthenticationFailed,
+    /// The host asks to be left alone for a while.
     RateLimited,
+    /// The branch is not there (any more).
     BranchNotFound,
+    /// There is no commit yet.
     EmptyRepository,
+    /// The configured folder is not in the commit.
     PathNotFound,
+    /// More files or bytes than are read.
     LimitExceeded,
+    /// No answer in time.
     Timeout,
+    /// This side's own fault: its disk, its copy.
     Internal,
 }
 

@@ -120,45 +120,61 @@ pub enum EndingKind {
 
 /// Why a run failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "promise 36 says what each is")]
 pub enum FailedReason {
+    /// A threshold does not hold.
     Thresholds,
+    /// A Verify hook said no.
     Verify,
 }
 
 /// Why a run was aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "promise 36 says what each is")]
 pub enum AbortedReason {
+    /// An abort rule fired.
     Rule,
+    /// A threshold with `abortOnFail` did not hold.
     Threshold,
+    /// Nearly everything failed.
     AutoStop,
+    /// A commit changed the plan, which says `onChange: Abort`.
     Change,
+    /// Nobody let a pause phase go on.
     PauseTimeout,
+    /// It made more requests than a limit or cap allows.
     Limit,
 }
 
 /// Why a run's numbers do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "promise 36 says what each is")]
 pub enum InvalidReason {
+    /// The generator, not the target, was too slow.
     Saturated,
+    /// More workers were lost than the plan takes.
     Workers,
+    /// The workers did not start together.
     Barrier,
+    /// A threshold looks at something that was never measured.
     NoSamples,
+    /// Too much of the results did not arrive.
     Incomplete,
+    /// A rule with `action: Invalidate` fired.
     Rule,
 }
 
 /// What broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "promise 36 says what each is")]
 pub enum ErrorReason {
+    /// Workers did not come up.
     Infrastructure,
+    /// A worker refused the plan or its engine broke.
     Engine,
+    /// A PreRun hook failed.
     Hook,
+    /// A state was not left in time.
     Timeout,
+    /// No daemon looked after the run until its deadline.
     LostOwner,
+    /// The judge saw no numbers for a minute.
     Blind,
 }
 
