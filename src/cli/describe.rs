@@ -6,7 +6,7 @@ use super::output::{self, Tone, paint};
 use super::reader::Reader;
 use super::steer::TargetArgs;
 use super::target;
-use super::text::{age, word};
+use super::text::{age, instant, word};
 use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
@@ -80,9 +80,9 @@ fn describe_run(run: &Value) -> String {
         ),
         ("Revision", word(&run["revision"])),
         ("Digest", word(&run["digest"])),
-        ("Created", word(&run["createdAt"])),
-        ("Load began", word(&run["startedAt"])),
-        ("Finished", word(&run["finishedAt"])),
+        ("Created", instant(&run["createdAt"])),
+        ("Load began", instant(&run["startedAt"])),
+        ("Finished", instant(&run["finishedAt"])),
     ] {
         line(&mut out, label, &value);
     }

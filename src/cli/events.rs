@@ -5,7 +5,7 @@ use super::exit::Exit;
 use super::output::{self, Tone, paint};
 use super::reader::Reader;
 use super::target::about;
-use super::text::word;
+use super::text::{instant, word};
 use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
@@ -65,7 +65,6 @@ pub async fn run(args: &EventsArgs, global: &Global) -> Result<Exit> {
 }
 
 fn line(event: &Value) -> String {
-    let at: String = word(&event["at"]).chars().take(19).collect();
     let warning = event["severity"] == "Warning";
     let reason = format!("{:<22}", word(&event["reason"]));
     let reason = paint(
@@ -74,8 +73,8 @@ fn line(event: &Value) -> String {
         output::stdout_color(),
     );
     format!(
-        "{}Z  {reason}  {:<28}  {}",
-        at.replace('T', " "),
+        "{}  {reason}  {:<28}  {}",
+        instant(&event["at"]),
         word(&event["about"]),
         word(&event["message"])
     )

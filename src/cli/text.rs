@@ -19,6 +19,14 @@ pub fn short_id(value: &Value) -> String {
     text.rsplit_once('-').map_or(text.clone(), |(_, tail)| tail.to_owned())
 }
 
+/// An instant to the second: `2026-11-21 17:44:22Z`; `-` where there is none.
+pub fn instant(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => format!("{}Z", text.chars().take(19).collect::<String>().replace('T', " ")),
+        None => "-".to_owned(),
+    }
+}
+
 /// How long ago an instant was, or how long it was until `end`; `-` where there is none.
 pub fn age(value: &Value, end: Option<&Value>) -> String {
     let instant = |value: &Value| value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
@@ -41,8 +49,15 @@ pub fn span(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{age, short_id, span, word};
+    use super::{age, instant, short_id, span, word};
     use serde_json::{Value, json};
+
+    #[test]
+    fn instants_are_to_the_second() {
+        assert_eq!(instant(&json!("2026-11-21T17:45:29.578702Z")), "2026-11-21 17:45:29Z");
+        assert_eq!(instant(&json!("2026-11-21T17:45:29Z")), "2026-11-21 17:45:29Z");
+        assert_eq!(instant(&Value::Null), "-");
+    }
 
     #[test]
     fn spans_name_two_units() {
