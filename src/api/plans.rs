@@ -5,6 +5,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::extract::{Json, Path, Query};
 use super::views;
+use crate::control::fleet::WorkerView;
 use crate::store::rows::Overlay;
 use axum::extract::State;
 use jiff::Timestamp;
@@ -39,16 +40,32 @@ pub async fn list(
     Query(query): Query<ResourceQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let kind = query.kind.as_deref().map(kind).transpose()?;
-    let desired = state.live()?.reconciler.desired();
+    let live = state.live()?;
+    let (desired, workers) = (live.reconciler.desired(), live.fleet.workers());
     let statuses: BTreeMap<Key, _> = state.stores.ledger.statuses().await?.into_iter().collect();
     let items: Vec<Value> = desired
         .resources()
         .filter(|resource| {
             kind.is_none_or(|kind| resource.meta.key.kind == kind) && caller.sees(&resource.meta.key.project)
         })
-        .map(|resource| views::resource(resource, statuses.get(&resource.meta.key)))
+        .map(|resource| {
+            let key = &resource.meta.key;
+            let mut view = views::resource(resource, statuses.get(key));
+            add_workers(&mut view, key, &workers);
+            view
+        })
         .collect();
     Ok(Json(json!({"formatVersion": 1, "items": items})))
+}
+
+/// A pool is worth what is connected of it.
+fn add_workers(view: &mut Value, key: &Key, workers: &[WorkerView]) {
+    if key.kind == Kind::WorkerPool {
+        let connected = || workers.iter().filter(|worker| worker.pool == *key && worker.connected);
+        let free = connected().filter(|worker| worker.is_free()).count();
+        let all = connected().count();
+        view["workers"] = json!({"connected": all, "busy": all - free, "free": free});
+    }
 }
 
 /// One resource with its status, units and newest events.
@@ -67,6 +84,7 @@ pub async fn one(
         .ok_or_else(|| ApiError::not_found(format!("there is no {key}")).hint("`muster tree` shows all there are"))?;
     let statuses: BTreeMap<Key, _> = state.stores.ledger.statuses().await?.into_iter().collect();
     let mut view = views::resource_detail(resource, statuses.get(&key));
+    add_workers(&mut view, &key, &live.fleet.workers());
     let units = live.reconciler.units();
     view["units"] = units.iter().filter(|unit| unit.owner == key).map(views::unit).collect();
     let overlay = state

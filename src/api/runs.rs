@@ -228,10 +228,12 @@ fn blocked(blocked: Blocked) -> ApiError {
         }
         Blocked::Suspended { plan, .. } => ApiError::conflict("Blocked", message)
             .hint(format!("`muster resume plan/{}/{}` clears it", plan.project, plan.name)),
+        Blocked::NotEnoughWorkers { .. } => ApiError::conflict("Blocked", message)
+            .hint("`muster worker --join HOST:PORT --token-file FILE` on another machine brings one; `muster get workers` shows them"),
         Blocked::Project { .. }
         | Blocked::NotReady { .. }
-        | Blocked::NotEnoughWorkers { .. }
         | Blocked::TooFewRows { .. }
+        | Blocked::PoolTooSmall { .. }
         | Blocked::Limit { .. }
         | Blocked::Target(_)
         | Blocked::Content(_)

@@ -11,6 +11,7 @@ mod numbers;
 mod perform;
 pub mod pinned;
 mod report;
+mod reserve;
 mod save;
 mod start;
 pub mod world;
@@ -262,11 +263,13 @@ impl Runs {
             &Load::of(&pinned),
         )?;
         let state = RunState::new(identity.created_at);
+        let (state_json, pinned_json) = (as_json(&state)?, as_json(&pinned)?);
+        let reserved = self.shared.reserve(id, &pinned)?;
         let row = RunRow {
             stage: state.stage().as_str().to_owned(),
             ending: None,
-            state: as_json(&state)?,
-            pinned: as_json(&pinned)?,
+            state: state_json,
+            pinned: pinned_json,
             deadline: Some(state.deadline),
             started_at: None,
             finished_at: None,
@@ -275,9 +278,13 @@ impl Runs {
             version: 1,
             identity,
         };
-        match self.shared.parts.stores.ledger.insert_run(&row).await? {
-            Inserted::New => self.drive(row, pinned, state, None),
-            Inserted::Existing(_) => {}
+        match self.shared.parts.stores.ledger.insert_run(&row).await {
+            Ok(Inserted::New) => self.drive(row, pinned, state, None),
+            Ok(Inserted::Existing(_)) => self.shared.give_back(&reserved),
+            Err(error) => {
+                self.shared.give_back(&reserved);
+                return Err(error.into());
+            }
         }
         Ok(id)
     }

@@ -122,9 +122,10 @@ async fn claim(context: &Context, wanted: u32) {
     loop {
         let mut views = fleet.workers();
         views.retain(|view| view.pool == context.pinned.pool && view.is_free());
-        views.sort_by(|left, right| (&left.unit, left.id).cmp(&(&right.unit, right.id)));
         let set: Option<Vec<WorkerId>> = {
             let mut claims = context.shared.claims();
+            // Those that the start has reserved come first.
+            views.sort_by_key(|view| (!claims.contains_key(&view.id), view.unit.clone(), view.id));
             let free: Vec<WorkerId> = views
                 .iter()
                 .map(|view| view.id)

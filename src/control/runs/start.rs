@@ -100,7 +100,7 @@ pub enum Blocked {
     },
     /// The pool cannot hold so many workers.
     #[error("the plan takes {needed} workers; pool {pool} has at most {max}")]
-    NotEnoughWorkers {
+    PoolTooSmall {
         /// Of the busiest phase.
         needed: u32,
         /// Which pool.
@@ -117,6 +117,18 @@ pub enum Blocked {
         rows: u64,
         /// Of the run.
         workers: u32,
+    },
+    /// Too few workers have come by themselves.
+    #[error("not enough workers in {pool}: the plan needs {needed}, {free} are free, {connected} connected")]
+    NotEnoughWorkers {
+        /// Which pool.
+        pool: Key,
+        /// Of the busiest phase.
+        needed: u32,
+        /// That no run has.
+        free: usize,
+        /// That are connected.
+        connected: usize,
     },
     /// A bound is reached (promise 61).
     #[error("{what} would be {wanted}; {whose} allows {bound}")]
@@ -213,7 +225,7 @@ pub(super) async fn resolve(
     let (pool_key, pool, environment) = find_pool(desired, &plan)?;
     let workers = pool.capacity.workers_for(&plan.phases);
     if workers > pool.max {
-        return Err(Blocked::NotEnoughWorkers {
+        return Err(Blocked::PoolTooSmall {
             needed: workers,
             pool: pool_key,
             max: pool.max,
@@ -489,7 +501,7 @@ pub(super) async fn renew(
     check_caps(&pinned, &project.map(|policy| policy.caps.clone()).unwrap_or_default())?;
     let (_, pool, environment) = find_pool(&published(world)?.desired, &pinned.plan)?;
     if pinned.workers > pool.max {
-        return Err(Blocked::NotEnoughWorkers {
+        return Err(Blocked::PoolTooSmall {
             needed: pinned.workers,
             pool: pinned.pool,
             max: pool.max,

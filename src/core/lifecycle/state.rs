@@ -84,6 +84,9 @@ pub struct RunState {
     pub ended: BTreeSet<WorkerId>,
     /// Those that are gone, and why.
     pub lost: BTreeMap<WorkerId, String>,
+    /// When each of them was found to be gone.
+    #[serde(default)]
+    pub lost_at: BTreeMap<WorkerId, Timestamp>,
     /// Those that wait for a word before `waiting_for`.
     pub waiting: BTreeSet<WorkerId>,
     /// The phase they wait for.
@@ -148,6 +151,7 @@ impl RunState {
             started: BTreeSet::new(),
             ended: BTreeSet::new(),
             lost: BTreeMap::new(),
+            lost_at: BTreeMap::new(),
             waiting: BTreeSet::new(),
             waiting_for: None,
             hooks: BTreeMap::new(),

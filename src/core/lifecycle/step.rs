@@ -114,7 +114,7 @@ impl Run<'_> {
             }
             Event::Refused(_, reason) => {
                 if self.makes_load() {
-                    self.state.lost.insert(worker, reason.clone());
+                    self.mark_lost(worker, reason);
                 }
                 if self.makes_load() || !self.state.could_have_begun() {
                     self.end(EndingKind::Error(ErrorReason::Engine), reason, StopMode::Graceful);
@@ -384,14 +384,19 @@ impl Run<'_> {
         }
     }
 
+    fn mark_lost(&mut self, worker: WorkerId, reason: &str) {
+        self.state.lost.insert(worker, reason.to_owned());
+        self.state.lost_at.entry(worker).or_insert(self.now);
+    }
+
     fn lost(&mut self, worker: WorkerId, reason: &str) {
         if self.state.lost.contains_key(&worker) || self.state.load_ended_at.is_some() {
             if self.state.position == Position::Delivering {
-                self.state.lost.insert(worker, reason.to_owned());
+                self.mark_lost(worker, reason);
             }
             return;
         }
-        self.state.lost.insert(worker, reason.to_owned());
+        self.mark_lost(worker, reason);
         if !self.state.could_have_begun() {
             let detail = format!("worker {worker} was lost before load began: {reason}");
             return self.end(EndingKind::Error(ErrorReason::Infrastructure), &detail, StopMode::Abort);
