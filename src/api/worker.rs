@@ -288,7 +288,10 @@ impl Talk {
         match what? {
             from_worker::What::Hello(_) => return None,
             from_worker::What::Clock(reply) => {
-                return Some(self.connection.exchanged(reply.owner_us, reply.worker_us));
+                return Some(
+                    self.connection
+                        .exchanged(reply.owner_us, reply.worker_us, reply.wall_us),
+                );
             }
             from_worker::What::Status(status) => self.connection.status(translate::status(&status)),
             from_worker::What::Goodbye(goodbye) => self.connection.goodbye(&goodbye.reason),

@@ -278,7 +278,11 @@ impl Session {
                 let owner_us = clock.owner_us;
                 send(
                     outbox,
-                    from_worker::What::Clock(wire::ClockReply { owner_us, worker_us }),
+                    from_worker::What::Clock(wire::ClockReply {
+                        owner_us,
+                        worker_us,
+                        wall_us: jiff::Timestamp::now().as_microsecond(),
+                    }),
                 )
                 .await
             }

@@ -2,6 +2,7 @@
 
 use super::MaySend;
 use super::door::{Bringer, Pass};
+use super::offset::Estimate;
 use super::state::{State, Worker};
 use super::wanted::Member;
 use muster_core::base::units::counted;
@@ -13,6 +14,10 @@ use std::sync::Arc;
 impl State {
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.runs.values().flat_map(|wanted| wanted.members.values())
+    }
+
+    pub fn clock(&self, id: WorkerId) -> Option<Estimate> {
+        self.workers.get(&id)?.offset.estimate()
     }
 
     pub fn file(&self, digest: &str, bringer: &Bringer) -> Option<Arc<[u8]>> {

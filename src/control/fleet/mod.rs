@@ -109,6 +109,15 @@ pub enum Progress {
     },
 }
 
+impl Progress {
+    fn start_late_us(&self) -> Option<i64> {
+        match self {
+            Self::Started { late_us } => Some(*late_us),
+            _ => None,
+        }
+    }
+}
+
 /// Why a worker's part ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndedWhy {
@@ -198,6 +207,8 @@ pub struct WorkerView {
     pub run: Option<RunId>,
     /// The newest milestone of that run.
     pub progress: Option<Progress>,
+    /// How much later than agreed its load began, in microseconds, once it did.
+    pub start_late_us: Option<i64>,
     /// Its clock, once measured.
     pub clock: Option<Estimate>,
     /// Its last status.
@@ -208,6 +219,23 @@ impl WorkerView {
     /// Whether a new run may use it.
     pub fn is_free(&self) -> bool {
         self.connected && self.run.is_none()
+    }
+
+    /// Where it is, in one word.
+    pub fn state(&self) -> &'static str {
+        match (&self.progress, self.run) {
+            _ if !self.connected => "Away",
+            (_, None) => "Idle",
+            (None, Some(_)) => "Preparing",
+            (Some(progress), Some(_)) => match progress {
+                Progress::Prepared => "Prepared",
+                Progress::Refused(_) => "Refused",
+                Progress::Armed => "Armed",
+                Progress::Started { .. } | Progress::PhaseStarted(_) | Progress::PhaseEnded(_) => "Running",
+                Progress::Waiting(_) => "Waiting",
+                Progress::Ended { .. } => "Ended",
+            },
+        }
     }
 
     /// What people call it: its unit, else its machine, else its id.
@@ -302,6 +330,11 @@ impl Fleet {
     /// News from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<FleetEvent> {
         self.inner.events.subscribe()
+    }
+
+    /// How well a worker's clock is known.
+    pub fn clock(&self, worker: WorkerId) -> Option<Estimate> {
+        self.state().clock(worker)
     }
 
     /// All milestones so far of the workers of a run.

@@ -1,7 +1,7 @@
 //! One connection of one worker: what goes to it, what came from it.
 
 use super::door::Pass;
-use super::offset::EXCHANGES;
+use super::offset::{EXCHANGES, Exchange};
 use super::state::{Held, Worker};
 use super::{Assignment, Fleet, Progress, StopMode, WorkerStatus};
 use muster_core::model::id::{RunId, SessionId, WorkerId};
@@ -162,11 +162,17 @@ impl Connection {
     }
 
     /// Takes in the answer to an exchange; true: there are too few yet, ask again at once.
-    pub fn exchanged(&mut self, sent_us: u64, worker_us: u64) -> bool {
-        let now_us = self.fleet.owner_us();
+    pub fn exchanged(&mut self, sent_us: u64, worker_us: u64, worker_wall_us: i64) -> bool {
+        let exchange = Exchange {
+            sent_us,
+            worker_us,
+            received_us: self.fleet.owner_us(),
+            worker_wall_us,
+            owner_wall_us: self.fleet.inner.clock.now().as_microsecond(),
+        };
         self.exchanges += 1;
         self.fleet
-            .change(|state, _| state.exchange(self.worker, self.number, (sent_us, worker_us, now_us)));
+            .change(|state, _| state.exchange(self.worker, self.number, exchange));
         self.exchanges < EXCHANGES
     }
 

@@ -1,7 +1,7 @@
 //! What the fleet knows and wants, without any waiting: every change is a function of this state and the time.
 
 use super::door::Pass;
-use super::offset::{MAX_ERROR_US, Offset, Verdict};
+use super::offset::{Exchange, MAX_ERROR_US, Offset, Verdict};
 use super::session::{Order, What};
 use super::wanted::{Member, Wanted};
 use super::{Assignment, FleetError, FleetEvent, Progress, WorkerStatus, WorkerView};
@@ -114,6 +114,7 @@ impl State {
                     joined_at: worker.joined_at,
                     run,
                     progress: held.and_then(|held| held.history.last().cloned()),
+                    start_late_us: held.and_then(|held| held.history.iter().find_map(Progress::start_late_us)),
                     clock: worker.offset.estimate(),
                     status: worker.status,
                 }
@@ -392,12 +393,12 @@ impl State {
     }
 
     /// One exchange of clocks. When it decides whether the worker may start, what waited for that is told.
-    pub fn exchange(&mut self, id: WorkerId, connection: u64, (sent_us, worker_us, now_us): (u64, u64, u64)) {
+    pub fn exchange(&mut self, id: WorkerId, connection: u64, exchange: Exchange) {
         let Some(worker) = self.worker(id, connection) else {
             return;
         };
         let before = worker.offset.verdict();
-        worker.offset.add(sent_us, worker_us, now_us);
+        worker.offset.add(exchange);
         if worker.offset.verdict() != before {
             self.tell(id, false);
         }

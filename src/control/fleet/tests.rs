@@ -108,7 +108,7 @@ fn told(connection: &mut Connection) -> Vec<String> {
 
 fn measure(connection: &mut Connection) {
     for _ in 0..EXCHANGES {
-        connection.exchanged(connection.owner_us(), 0);
+        connection.exchanged(connection.owner_us(), 0, 0);
     }
 }
 
@@ -172,7 +172,7 @@ async fn s38_arm_waits_until_the_clock_is_measured_and_refuses_a_bad_one() {
         assert!(events(&mut receiver).is_empty(), "quicker exchanges may come");
         let sent_us = bad.owner_us();
         tokio::time::advance(Duration::from_millis(150)).await;
-        bad.exchanged(sent_us, 0);
+        bad.exchanged(sent_us, 0, 0);
     }
     assert!(told(&mut bad).is_empty());
     let events = events(&mut receiver);

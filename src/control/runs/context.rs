@@ -4,6 +4,7 @@ use super::Shared;
 use super::live::LiveView;
 use super::numbers::Numbers;
 use super::pinned::Pinned;
+use crate::control::fleet::offset::Estimate;
 use jiff::Timestamp;
 use muster_core::lifecycle::event::Event;
 use muster_core::lifecycle::plan::RunPlan;
@@ -33,12 +34,21 @@ pub(super) struct Context {
     pub live: watch::Sender<LiveView>,
     /// The attempt to arm that workers were last told of; older answers are not believed.
     pub armed_attempt: AtomicU32,
-    /// How late each worker started, in microseconds.
-    pub skews: Mutex<BTreeMap<WorkerId, i64>>,
+    /// How each worker's load began.
+    pub began: Mutex<BTreeMap<WorkerId, Began>>,
     /// Workers that were done before the others and are not this run's any more.
     pub let_go: Mutex<BTreeSet<WorkerId>>,
     /// What the sealed numbers said.
     pub judged: Mutex<Option<Arc<Judged>>>,
+}
+
+/// How a worker's load began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Began {
+    /// So much later than agreed, in microseconds.
+    pub late_us: i64,
+    /// How well its clock was known then.
+    pub clock: Option<Estimate>,
 }
 
 /// What the sealed numbers said.

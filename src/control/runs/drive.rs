@@ -1,6 +1,6 @@
 //! Drives one run: takes in what happens, asks the state machine, has effects performed and the state saved.
 
-use super::context::Context;
+use super::context::{Began, Context};
 use super::perform::{adopt_fleet, perform};
 use super::save::{Saved, save_newest};
 use crate::control::fleet::{EndedWhy, FleetEvent, Progress};
@@ -251,8 +251,12 @@ impl Driver {
                 attempt: self.context.armed_attempt(),
             },
             Progress::Started { late_us } => {
-                let mut skews = self.context.skews.lock().unwrap_or_else(PoisonError::into_inner);
-                skews.insert(worker, *late_us);
+                let clock = self.context.shared.parts.fleet.clock(worker);
+                let mut began = self.context.began.lock().unwrap_or_else(PoisonError::into_inner);
+                began.entry(worker).or_insert(Began {
+                    late_us: *late_us,
+                    clock,
+                });
                 Event::Started(worker)
             }
             Progress::PhaseStarted(phase) => Event::PhaseStarted { worker, phase: *phase },

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use muster_core::lifecycle::plan::{PhasePlan, RunPlan};
 use muster_core::lifecycle::state::RunState;
 use muster_core::measure::judge::ThresholdResult;
-use muster_core::measure::query::Live;
-use muster_core::model::id::RunId;
+use muster_core::measure::query::{Live, LiveWorker};
+use muster_core::model::id::{RunId, WorkerId};
 use muster_core::model::plan::TestPlan;
 use serde::Serialize;
 
@@ -33,14 +33,29 @@ pub struct LiveView {
     pub hook: Option<String>,
     /// Workers.
     pub workers: WorkersNow,
+    /// The exact set, by index; who is lost of it, when and why.
+    #[serde(skip)]
+    pub set: Vec<SetMember>,
     /// The numbers.
     pub numbers: Live,
+    /// Those of each worker that has reported.
+    #[serde(skip)]
+    pub each: Vec<LiveWorker>,
     /// Thresholds as they stand; empty before the first numbers.
     pub thresholds: Vec<ThresholdResult>,
     /// The ending that holds so far, or for good.
     pub ending: Option<String>,
     /// What led to it.
     pub ending_detail: Option<String>,
+}
+
+/// One of a run's exact set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetMember {
+    /// Who.
+    pub worker: WorkerId,
+    /// Why it is gone, and since when.
+    pub lost: Option<(String, Option<Timestamp>)>,
 }
 
 /// The phase begun last.
@@ -97,7 +112,9 @@ impl LiveView {
                 ended: 0,
                 lost: 0,
             },
+            set: Vec::new(),
             numbers: Live::default(),
+            each: Vec::new(),
             thresholds: Vec::new(),
             ending: None,
             ending_detail: None,
@@ -148,6 +165,14 @@ impl LiveView {
             ended: count(state.ended.len()),
             lost: count(state.lost.len()),
         };
+        let member = |worker: &WorkerId| SetMember {
+            worker: *worker,
+            lost: state
+                .lost
+                .get(worker)
+                .map(|reason| (reason.clone(), state.lost_at.get(worker).copied())),
+        };
+        self.set = state.workers.iter().map(member).collect();
         self.ending = state.ending.as_ref().map(|ending| ending.kind.to_string());
         self.ending_detail = state.ending.as_ref().map(|ending| ending.detail.clone());
     }

@@ -16,7 +16,7 @@ mod save;
 mod start;
 pub mod world;
 
-pub use live::{LiveView, PhaseNow, WorkersNow};
+pub use live::{LiveView, PhaseNow, SetMember, WorkersNow};
 pub use start::{Blocked, StartRequest};
 pub use world::{DaemonWorld, World};
 
@@ -318,7 +318,7 @@ impl Runs {
             events,
             live,
             armed_attempt: 0.into(),
-            skews: Mutex::default(),
+            began: Mutex::default(),
             let_go: Mutex::default(),
             judged: Mutex::default(),
         };

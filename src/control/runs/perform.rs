@@ -14,8 +14,8 @@ use muster_core::base::units::format_duration;
 use muster_core::lifecycle::deadline::ADVANCE_LEAD;
 use muster_core::lifecycle::event::{Effect, Event, StopMode, Word};
 use muster_core::lifecycle::state::RunState;
-use muster_core::measure::judge::Finding;
-use muster_core::measure::query::Live;
+use muster_core::measure::judge::{Finding, ThresholdResult};
+use muster_core::measure::query::{Live, LiveWorker};
 use muster_core::measure::validity::{SessionState, completeness};
 use muster_core::measure::verdict::{Circumstances, verdict};
 use muster_core::model::id::WorkerId;
@@ -227,14 +227,7 @@ async fn watch(context: Arc<Context>) {
                     findings.retain(|finding| !is_past(finding, &state));
                 }
                 let limit = numbers.over_limit(context.pinned.requests_per_second);
-                (
-                    acted_on.stored(findings),
-                    (
-                        numbers.view.live(),
-                        numbers.judge.clone().finish(&numbers.view).thresholds,
-                    ),
-                    limit,
-                )
+                (acted_on.stored(findings), Seen::of(&numbers), limit)
             }
             Err(error) => {
                 tracing::debug!(run = %context.run(), error = %chain(&error), "numbers cannot be read; judging what ingest holds");
@@ -244,13 +237,9 @@ async fn watch(context: Arc<Context>) {
                             (seen, newest) = (now, ahead.view.newest());
                         }
                         let limit = ahead.over_limit(context.pinned.requests_per_second);
-                        (
-                            acted_on.ahead(findings),
-                            (ahead.view.live(), ahead.judge.clone().finish(&ahead.view).thresholds),
-                            limit,
-                        )
+                        (acted_on.ahead(findings), Seen::of(&ahead), limit)
                     }
-                    Err(_) => (Vec::new(), (numbers.view.live(), Vec::new()), None),
+                    Err(_) => (Vec::new(), Seen::of(&numbers), None),
                 }
             }
         };
@@ -284,11 +273,29 @@ async fn act_on(context: &Arc<Context>, finding: Finding) {
     }
 }
 
-fn show(context: &Context, (numbers, thresholds): (Live, Vec<muster_core::measure::judge::ThresholdResult>)) {
+/// What numbers show.
+struct Seen {
+    numbers: Live,
+    each: Vec<LiveWorker>,
+    thresholds: Vec<ThresholdResult>,
+}
+
+impl Seen {
+    fn of(numbers: &Numbers) -> Self {
+        Self {
+            numbers: numbers.view.live(),
+            each: numbers.view.live_workers(),
+            thresholds: numbers.judge.clone().finish(&numbers.view).thresholds,
+        }
+    }
+}
+
+fn show(context: &Context, seen: Seen) {
     context.live.send_modify(|view| {
         view.version += 1;
-        view.numbers = numbers;
-        view.thresholds = thresholds;
+        view.numbers = seen.numbers;
+        view.each = seen.each;
+        view.thresholds = seen.thresholds;
     });
 }
 
@@ -341,7 +348,7 @@ async fn judge(context: &Context) {
                     &circumstances,
                 );
                 let endings = Some(ending).filter(|ending| ending.kind != EndingKind::Passed);
-                show(context, (judged.numbers.view.live(), judged.outcome.thresholds.clone()));
+                show(context, Seen::of(&judged.numbers));
                 return context.tell(Event::Judged(endings.into_iter().collect())).await;
             }
             Err(error) => tracing::warn!(run = %context.run(), error = %chain(&error), "results cannot be read yet"),

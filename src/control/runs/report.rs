@@ -94,23 +94,29 @@ async fn workers(context: &Context, state: &RunState) -> Result<Vec<WorkerInfo>,
     let rows = ledger.run_workers(context.run()).await?;
     let mut infos = Vec::with_capacity(rows.len());
     for row in rows {
-        let skew = {
-            let skews = context.skews.lock().unwrap_or_else(PoisonError::into_inner);
-            skews.get(&row.worker).copied()
+        let began = {
+            let began = context.began.lock().unwrap_or_else(PoisonError::into_inner);
+            began.get(&row.worker).copied()
         };
+        let skew = began.map(|began| began.late_us);
+        let clock = began.and_then(|began| began.clock);
         let name = row.detail["name"]
             .as_str()
             .map_or_else(|| row.worker.to_string(), str::to_owned);
-        let lost = state.lost.get(&row.worker);
-        let detail = json!({"name": name, "startLateUs": skew, "lost": lost});
+        let (lost, lost_at) = (state.lost.get(&row.worker), state.lost_at.get(&row.worker));
+        let detail = json!({"name": name, "startLateUs": skew, "clockOffsetUs": clock.map(|clock| clock.wall_us),
+            "clockErrorUs": clock.map(|clock| clock.error_us), "lost": lost, "lostAt": lost_at});
         if detail != row.detail {
             ledger.put_run_worker(&RunWorkerRow { detail, ..row.clone() }).await?;
         }
         infos.push(WorkerInfo {
             index: row.index,
             name,
-            lost: lost.is_some(),
+            lost: lost.cloned(),
+            lost_at: lost_at.copied(),
             start_skew_ms: skew.map(|skew| skew as f64 / 1e3),
+            clock_offset_ms: clock.map(|clock| clock.wall_us as f64 / 1e3),
+            clock_error_ms: clock.map(|clock| clock.error_us as f64 / 1e3),
         });
     }
     Ok(infos)

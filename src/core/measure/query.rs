@@ -46,6 +46,23 @@ pub struct Live {
     pub lag_ms: f64,
 }
 
+/// One worker in a progress display.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveWorker {
+    /// Its index.
+    pub index: u32,
+    /// The newest second it reported.
+    pub second: u32,
+    /// Users active in it.
+    pub vus: u64,
+    /// Iterations that were due at it, per second over the last [`LIVE_WINDOW_S`] seconds.
+    pub iterations_per_s: f64,
+    /// p99 of its own lag in that second, in milliseconds.
+    pub lag_ms: f64,
+    /// Seconds so far in which its numbers do not count (promise 45).
+    pub bad_seconds: u64,
+}
+
 struct Picked {
     series: usize,
     counters: Counters,
@@ -53,6 +70,19 @@ struct Picked {
 }
 
 impl RunView {
+    /// How each worker is doing that has reported, by index.
+    pub fn live_workers(&self) -> Vec<LiveWorker> {
+        let worker = |(index, view): (&u32, &super::view::WorkerView)| LiveWorker {
+            index: *index,
+            second: view.newest,
+            vus: view.vus,
+            iterations_per_s: view.arrivals_per_s(),
+            lag_ms: view.lag_ms,
+            bad_seconds: view.bad_seconds,
+        };
+        self.workers().iter().map(worker).collect()
+    }
+
     /// A number in its base unit: milliseconds, a share of 0 to 1, bytes, a count, or per second; infinite where it falls among dropped
     /// arrivals (promise 59). `None`: there were no samples, or the statistic does not fit the metric.
     pub fn value(&self, metric: Metric, tags: &Tags, statistic: Statistic, over: Over) -> Option<f64> {

@@ -133,6 +133,31 @@ pub struct WorkerView {
     pub memory_max: u64,
     /// Most users made.
     pub vus_max: u64,
+    /// Active users in its newest second.
+    pub vus: u64,
+    /// p99 of its own lag in its newest second, in milliseconds.
+    pub lag_ms: f64,
+    /// Arrivals in each of its last [`LIVE_WINDOW_S`] seconds.
+    recent: BTreeMap<u32, u64>,
+}
+
+impl WorkerView {
+    /// Arrivals per second over its last seconds.
+    pub fn arrivals_per_s(&self) -> f64 {
+        let arrivals: u64 = self.recent.values().sum();
+        arrivals as f64 / self.recent.len().max(1) as f64
+    }
+
+    /// Takes in how busy its users were in a second.
+    fn note(&mut self, second: u32, stat: &GeneratorStat, lag_ms: f64) {
+        if second >= self.newest {
+            (self.newest, self.vus, self.lag_ms) = (second, stat.vus, lag_ms);
+        }
+        *self.recent.entry(second).or_default() += stat.arrivals.values().sum::<u64>();
+        while self.recent.len() > LIVE_WINDOW_S as usize {
+            self.recent.pop_first();
+        }
+    }
 }
 
 /// How one phase did.
@@ -252,7 +277,7 @@ impl RunView {
         point.lag_ms = point.lag_ms.max(lag_ms);
 
         let view = self.workers.entry(worker).or_default();
-        view.newest = view.newest.max(second);
+        view.note(second, stat, lag_ms);
         view.seconds += 1;
         view.bad_seconds += u64::from(bad);
         view.cpu_max = view.cpu_max.max(stat.cpu);

@@ -2,13 +2,13 @@
 
 use super::json::{
     CheckReport, Cost, EndingDocument, ErrorReport, FORMAT_VERSION, HookResult, PhaseReport, Report, RequestReport,
-    StatusCount, WorkerReport,
+    SecondRange, StatusCount, WorkerReport,
 };
 use crate::measure::judge::Outcome;
 use crate::measure::slice::{SeriesKey, Stats};
 use crate::measure::summary::{metrics, numbers};
 use crate::measure::validity::Completeness;
-use crate::measure::view::RunView;
+use crate::measure::view::{RunView, WorkerView};
 use crate::model::load::{Engine, Phase, PhaseWork, Template, TemplatePart};
 use crate::model::plan::TestPlan;
 use crate::model::run::{Ending, RunIdentity};
@@ -65,10 +65,16 @@ pub struct WorkerInfo {
     pub index: u32,
     /// The unit or host it ran on.
     pub name: String,
-    /// Whether it was lost on the way.
-    pub lost: bool,
+    /// Why it was lost on the way, if it was.
+    pub lost: Option<String>,
+    /// When that was noticed.
+    pub lost_at: Option<Timestamp>,
     /// How far from the agreed instant it started, in milliseconds.
     pub start_skew_ms: Option<f64>,
+    /// How far its wall clock was ahead of the daemon's, in milliseconds.
+    pub clock_offset_ms: Option<f64>,
+    /// How well its clock was known when load began, ± milliseconds.
+    pub clock_error_ms: Option<f64>,
 }
 
 impl Report {
@@ -211,14 +217,27 @@ fn workers(input: &ReportInput<'_>) -> Vec<WorkerReport> {
         .copied()
         .filter(|index| !known.contains(index));
     let indices: BTreeSet<u32> = known.iter().copied().chain(strangers).collect();
+    let all = |of: fn(&WorkerView) -> u64| input.view.workers().values().map(of).sum::<u64>();
+    let (arrivals, users) = (all(|worker| worker.arrivals), all(|worker| worker.vus_max));
     let report = |index: u32| {
         let info = input.workers.iter().find(|worker| worker.index == index);
         let seen = input.view.workers().get(&index).cloned().unwrap_or_default();
         WorkerReport {
             index,
             name: info.map_or_else(String::new, |info| info.name.clone()),
-            lost: info.is_some_and(|info| info.lost),
+            lost: info.is_some_and(|info| info.lost.is_some()),
+            lost_at: info.and_then(|info| info.lost_at),
+            lost_reason: info.and_then(|info| info.lost.clone()),
+            missing: missing(input, index),
             start_skew_ms: info.and_then(|info| info.start_skew_ms),
+            clock_offset_ms: info.and_then(|info| info.clock_offset_ms),
+            clock_error_ms: info.and_then(|info| info.clock_error_ms),
+            // Where nothing arrives by itself, users are what is divided.
+            share: match (arrivals, users) {
+                (0, 0) => 0.0,
+                (0, users) => seen.vus_max as f64 / users as f64,
+                (arrivals, _) => seen.arrivals as f64 / arrivals as f64,
+            },
             seconds: seen.seconds,
             bad_seconds: seen.bad_seconds,
             arrivals: seen.arrivals,
@@ -236,6 +255,24 @@ fn workers(input: &ReportInput<'_>) -> Vec<WorkerReport> {
         }
     };
     indices.into_iter().map(report).collect()
+}
+
+/// The run's seconds that did not come from a worker. Sequence n of its session is second n - 1; the last one of a session is its end.
+fn missing(input: &ReportInput<'_>, worker: u32) -> Vec<SecondRange> {
+    let newest = u64::from(input.view.newest().unwrap_or_default());
+    let gaps = input.completeness.gaps.iter().filter(|gap| gap.worker == worker);
+    let ranges = gaps.map(|gap| SecondRange {
+        from: gap.from.saturating_sub(1),
+        to: gap.to.saturating_sub(1).min(newest),
+    });
+    let mut joined: Vec<SecondRange> = Vec::new();
+    for range in ranges.filter(|range| range.from <= range.to) {
+        match joined.last_mut() {
+            Some(last) if last.to + 1 == range.from => last.to = range.to,
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 /// Requests in the plan's order, then others that were measured all the same.

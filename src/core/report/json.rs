@@ -171,8 +171,26 @@ pub struct WorkerReport {
     pub name: String,
     /// Whether it was lost on the way.
     pub lost: bool,
+    /// When that was noticed.
+    #[serde(default)]
+    pub lost_at: Option<Timestamp>,
+    /// Why it counts as lost.
+    #[serde(default)]
+    pub lost_reason: Option<String>,
+    /// The run's seconds, from 0, that did not come from it.
+    #[serde(default)]
+    pub missing: Vec<SecondRange>,
     /// How far from the agreed instant it started, in milliseconds.
     pub start_skew_ms: Option<f64>,
+    /// How far its wall clock was ahead of the daemon's, in milliseconds. Load starts by another clock, which nobody sets.
+    #[serde(default)]
+    pub clock_offset_ms: Option<f64>,
+    /// How well its clock was known when load began, ± milliseconds.
+    #[serde(default)]
+    pub clock_error_ms: Option<f64>,
+    /// Its part of all arrivals, or of all users where nothing arrives by itself, 0 to 1.
+    #[serde(default)]
+    pub share: f64,
     /// Seconds it reported.
     pub seconds: u64,
     /// Those of them that do not count.
@@ -193,6 +211,15 @@ pub struct WorkerReport {
     pub memory_max: u64,
     /// Most users made.
     pub vus_max: u64,
+}
+
+/// Seconds of a run, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondRange {
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
 }
 
 /// One request of one scenario, over all phases.

@@ -1,5 +1,6 @@
 //! The report as JUnit XML, for build servers: one test case for the ending, one per threshold and per verification.
 
+use super::complete;
 use super::json::Report;
 use super::style::Style;
 use super::text::threshold_style;
@@ -43,6 +44,7 @@ pub fn render(report: &Report) -> String {
         ("run", report.run.to_string()),
         ("revision", report.revision.to_string()),
         ("ending", report.ending_text()),
+        ("completeness", complete::sentence(report)),
     ] {
         let _ = writeln!(xml, "      <property name=\"{name}\" value=\"{}\"/>", escape(&value));
     }

@@ -1,5 +1,6 @@
 //! The report as Markdown, short enough for a merge request's comment.
 
+use super::complete;
 use super::format::of_trend;
 use super::json::{Measured, Report};
 use super::style::Style;
@@ -44,8 +45,14 @@ pub fn render(report: &Report) -> String {
     requests(report, &mut out);
     errors(report, &mut out);
     if report.completeness.kind == CompletenessKind::Partial {
-        let share = percent(report.completeness.percent / 100.0);
-        let _ = writeln!(out, "Results are incomplete: {share} of the worker-seconds arrived.\n");
+        let _ = writeln!(
+            out,
+            "Results are partial: {} of the worker-seconds arrived.\n",
+            percent(report.completeness.percent / 100.0)
+        );
+        for line in complete::lines(report).iter().take(LIST_MAX) {
+            let _ = writeln!(out, "- {}", escape(line));
+        }
     }
     out.truncate(out.trim_end().len());
     out.push('\n');

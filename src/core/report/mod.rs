@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod compare;
+mod complete;
 mod format;
 pub mod json;
 pub mod junit;

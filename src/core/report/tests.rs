@@ -210,8 +210,11 @@ fn report(bad: u32, missing: u64) -> Report {
     let worker = |index| WorkerInfo {
         index,
         name: format!("local-{index}"),
-        lost: false,
+        lost: (index == 1 && missing > 1).then(|| "it is not connected".to_owned()),
+        lost_at: (index == 1 && missing > 1).then(|| at(72)),
         start_skew_ms: Some(0.4),
+        clock_offset_ms: Some(-12.25),
+        clock_error_ms: Some(0.2),
     };
     let phases = [(0, 0), (1, 10), (2, 70)];
     let phases = phases.map(|(phase, second)| PhaseTiming {

@@ -1,5 +1,6 @@
 //! The report a person reads on a terminal of 80 to 100 columns: the ending first, then why, then the numbers.
 
+use super::complete;
 use super::format::{Table, of_trend, shorten};
 use super::json::{Measured, PhaseReport, Report};
 use super::page::{LIST_MAX, Page};
@@ -387,29 +388,42 @@ impl Page {
             return;
         }
         self.heading("WORKERS");
-        let head = [
+        let drops = report.workers.iter().any(|worker| worker.own_drops > 0);
+        let mut head = vec![
             "worker",
+            "share",
+            "start skew",
+            "clock",
             "seconds",
             "bad",
             "cpu avg",
             "cpu max",
             "lag max",
             "memory",
-            "own drops",
         ];
+        if drops {
+            head.push("own drops");
+        }
         let mut table = Table::new(1, &head);
+        let signed = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:+.1} ms"));
         for worker in &report.workers {
             let lost = if worker.lost { " (lost)" } else { "" };
-            table.row(vec![
+            let mut cells = vec![
                 format!("{} {}{lost}", worker.index, worker.name),
+                percent(worker.share),
+                signed(worker.start_skew_ms),
+                signed(worker.clock_offset_ms),
                 count(worker.seconds),
                 count(worker.bad_seconds),
                 percent(worker.cpu_avg),
                 percent(worker.cpu_max),
                 milliseconds(worker.lag_max_ms),
                 bytes(worker.memory_max as f64),
-                count(worker.own_drops),
-            ]);
+            ];
+            if drops {
+                cells.push(count(worker.own_drops));
+            }
+            table.row(cells);
         }
         self.table(&table);
     }
@@ -426,19 +440,17 @@ impl Page {
         } else {
             Style::Warn
         };
-        let share = percent(report.completeness.percent / 100.0);
         let line = format!(
-            "  {} results incomplete: {share} of the worker-seconds arrived",
-            self.options.sign(style)
+            "  {} results partial: {} of the worker-seconds arrived",
+            self.options.sign(style),
+            percent(report.completeness.percent / 100.0)
         );
         self.raw(&line);
-        for gap in report.completeness.gaps.iter().take(LIST_MAX) {
-            self.line(&format!(
-                "      worker {}: {} to {} missing",
-                gap.worker, gap.from, gap.to
-            ));
+        let lines = complete::lines(report);
+        for text in lines.iter().take(LIST_MAX) {
+            self.wrapped("      ", text);
         }
-        self.more(report.completeness.gaps.len());
+        self.more(lines.len());
     }
 }
 

@@ -225,7 +225,7 @@ pub async fn work(fleet: Fleet, results: Arc<dyn Results>, id: WorkerId, act: Ac
         epoch: 0,
     };
     let mut connection = fleet.connect(hello, &Pass::OWN).unwrap();
-    while connection.exchanged(connection.owner_us(), connection.owner_us()) {}
+    while connection.exchanged(connection.owner_us(), connection.owner_us(), 0) {}
     if let Some((run, _)) = held {
         let history = memory.lock().unwrap().history.clone();
         for (number, progress) in (1..).zip(history) {
