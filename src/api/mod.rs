@@ -9,6 +9,7 @@ mod plans;
 mod runs;
 mod views;
 pub mod worker;
+mod workers;
 
 use crate::control::fleet::Fleet;
 use crate::control::reconcile::ReconcilerHandle;
@@ -98,7 +99,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/resources/{project}/{kind}/{name}", get(plans::one))
         .route("/api/v1/units", get(plans::units))
         .route("/api/v1/units/{name}/logs", get(plans::logs))
-        .route("/api/v1/workers", get(plans::workers))
+        .route("/api/v1/workers", get(workers::list))
+        .route("/api/v1/workers/{id}", get(workers::one))
         .route("/api/v1/diff", get(plans::diff))
         .route("/api/v1/policy", get(plans::policy))
         .route("/api/v1/reconcile", post(plans::reconcile))

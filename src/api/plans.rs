@@ -176,12 +176,6 @@ pub async fn logs(
     Ok(Json(json!({"unit": name, "log": String::from_utf8_lossy(&log)})))
 }
 
-/// Workers that dialled in.
-pub async fn workers(State(state): State<ApiState>, _caller: Caller) -> Result<Json<Value>, ApiError> {
-    let workers: Vec<Value> = state.live()?.fleet.workers().iter().map(views::worker).collect();
-    Ok(Json(json!({"formatVersion": 1, "items": workers})))
-}
-
 /// Desired against observed, now.
 pub async fn diff(State(state): State<ApiState>, caller: Caller) -> Result<Json<Value>, ApiError> {
     caller.require(Role::Viewer, None)?;

@@ -5,6 +5,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::extract::{Json, Path, Query};
 use super::views;
+use super::workers;
 use crate::control::runs::{Blocked, Runs, StartRequest};
 use crate::store::rows::{RunFilter, RunRow};
 use axum::extract::State;
@@ -190,8 +191,9 @@ pub async fn live(
     let _ = tokio::time::timeout(wait, changed).await;
     let view = watch.borrow().clone();
     let row = find(&state, &caller, &id).await?;
+    let each = workers::worst(state.live()?, &view);
     Ok(Json(
-        json!({"run": views::run(&row), "version": view.version, "live": view}),
+        json!({"run": views::run(&row), "version": view.version, "live": view, "each": each}),
     ))
 }
 

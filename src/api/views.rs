@@ -81,11 +81,14 @@ pub fn worker(worker: &WorkerView) -> Value {
         "pool": worker.pool,
         "version": worker.version,
         "threads": worker.threads,
-        "state": match (worker.connected, worker.run) {
-            (false, _) => "Away",
-            (true, None) => "Idle",
-            (true, Some(_)) => "Busy",
-        },
+        "name": worker.name(),
+        "host": worker.host,
+        "address": worker.address,
+        "allowsCommands": worker.allows_commands,
+        "state": worker.state(),
+        "clockOffsetMs": worker.clock.map(|clock| milliseconds(clock.wall_us)),
+        "clockErrorMs": worker.clock.map(|clock| clock.error_us as f64 / 1e3),
+        "startSkewMs": worker.start_late_us.map(milliseconds),
         "run": worker.run,
         "joinedAt": worker.joined_at,
         "cpu": status.cpu,
@@ -96,6 +99,10 @@ pub fn worker(worker: &WorkerView) -> Value {
         "spooled": status.frames_spooled,
         "dropped": status.frames_dropped,
     })
+}
+
+fn milliseconds(us: i64) -> f64 {
+    us as f64 / 1e3
 }
 
 /// A resource in a list.

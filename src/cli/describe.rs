@@ -7,12 +7,13 @@ use super::reader::Reader;
 use super::steer::TargetArgs;
 use super::target;
 use super::text::{age, instant, word};
+use super::workers;
 use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// Everything known of a plan, service, environment, pool or run.
+/// Everything known of a plan, service, environment, pool, run or worker.
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
     #[command(flatten)]
@@ -32,6 +33,19 @@ const EVENTS: u32 = 10;
 pub async fn run(args: &DescribeArgs, global: &Global) -> Result<Exit> {
     let reader = Reader::open(global).await?;
     let text = args.target.word();
+    if let Some(id) = text.strip_prefix("worker/") {
+        let worker = reader.get(&format!("/api/v1/workers/{id}")).await?;
+        if args.output == "json" {
+            output::json(&worker);
+        } else {
+            let mut out = String::new();
+            for (label, value) in workers::describe(&worker) {
+                line(&mut out, label, &value);
+            }
+            output::data(&out);
+        }
+        return Ok(Exit::Done);
+    }
     let (value, about) = match text.strip_prefix("run/") {
         Some(id) => {
             let run = reader.get(&format!("/api/v1/runs/{id}")).await?;
@@ -87,7 +101,16 @@ fn describe_run(run: &Value) -> String {
         line(&mut out, label, &value);
     }
     section(&mut out, "Workers", run["workers"].as_array(), |worker| {
-        format!("{}  {}", word(&worker["index"]), word(&worker["worker"]))
+        let detail = &worker["detail"];
+        let lost = detail["lost"]
+            .as_str()
+            .map_or_else(String::new, |reason| format!("  lost: {reason}"));
+        format!(
+            "{}  {}  {}{lost}",
+            word(&worker["index"]),
+            word(&detail["name"]),
+            word(&worker["worker"])
+        )
     });
     section(&mut out, "Hooks", run["hooks"].as_array(), |hook| {
         let outcome = match hook["succeeded"].as_bool() {
@@ -118,6 +141,15 @@ fn describe_resource(resource: &Value) -> String {
         ("Health", word(&resource["health"])),
     ] {
         line(&mut out, label, &value);
+    }
+    if let Some(free) = resource["workers"]["free"].as_u64() {
+        let workers = &resource["workers"];
+        let text = format!(
+            "{} connected: {} busy, {free} free",
+            word(&workers["connected"]),
+            word(&workers["busy"])
+        );
+        line(&mut out, "Workers", &text);
     }
     if let Some(suspended) = resource["suspended"].as_object() {
         let text = format!("{} (by {})", word(&suspended["reason"]), word(&suspended["who"]));

@@ -211,6 +211,10 @@ fn table(list: List, items: &[&Value], wide: bool) -> String {
         .any(|item| item.get("project").is_some_and(|project| project != "default"));
     let mut headings: Vec<&str> = if many { vec!["project"] } else { Vec::new() };
     let (columns, extra): (&[&str], &[&str]) = match list {
+        List::Resources("WorkerPool") => (
+            &["name", "sync", "health", "ready", "workers", "message"],
+            &["revision", "file"],
+        ),
         List::Resources(_) => (&["name", "sync", "health", "ready", "message"], &["revision", "file"]),
         List::Runs => (
             &["id", "plan", "stage", "ending", "age", "took"],
@@ -221,8 +225,12 @@ fn table(list: List, items: &[&Value], wide: bool) -> String {
             &["environment"],
         ),
         List::Workers => (
-            &["id", "pool", "state", "run", "cpu", "memory"],
-            &["unit", "sent", "acked", "dropped"],
+            &[
+                "id", "name", "pool", "state", "run", "users", "rate", "cpu", "lag", "memory",
+            ],
+            &[
+                "clock", "skew", "steal", "sent", "acked", "spooled", "dropped", "address", "version",
+            ],
         ),
         List::Projects => (&["project", "ready", "revision", "resources", "message"], &["observed"]),
     };
@@ -252,9 +260,17 @@ fn table(list: List, items: &[&Value], wide: bool) -> String {
     output::table(&headings, rows)
 }
 
+/// `6 connected, 5 free`.
+fn pool_workers(workers: &Value) -> String {
+    match workers["connected"].as_u64() {
+        Some(connected) => format!("{connected} connected, {} free", word(&workers["free"])),
+        None => "-".to_owned(),
+    }
+}
+
 fn cell(list: List, item: &Value, column: &str) -> String {
     match (list, column) {
-        (List::Runs | List::Workers, "id") => short_id(&item["id"]),
+        (List::Runs, "id") => short_id(&item["id"]),
         (List::Runs, "age") => age(&item["createdAt"], None),
         (List::Runs, "took") => match item["startedAt"] {
             Value::Null => "-".to_owned(),
@@ -287,13 +303,8 @@ fn cell(list: List, item: &Value, column: &str) -> String {
             Some(false) => "False".to_owned(),
             None => "Unknown".to_owned(),
         },
-        (List::Workers, "run") => short_id(&item["run"]),
-        (List::Workers, "cpu") => item["cpu"]
-            .as_f64()
-            .map_or("-".to_owned(), |cpu| format!("{:.0}%", cpu * 100.0)),
-        (List::Workers, "memory") => item["memoryBytes"]
-            .as_u64()
-            .map_or("-".to_owned(), |bytes| format!("{}Mi", bytes >> 20)),
+        (List::Resources(_), "workers") => pool_workers(&item["workers"]),
+        (List::Workers, column) => super::workers::cell(item, column),
         _ => word(&item[column]),
     }
 }

@@ -30,6 +30,7 @@ mod watch;
 mod wire;
 mod wiring;
 mod worker;
+mod workers;
 
 use crate::provider::process::shim;
 use crate::runtime::telemetry;

@@ -7,6 +7,7 @@ use super::reader::client;
 use super::steer::TargetArgs;
 use super::text::{short_id, word};
 use super::wire::{Client, WireError};
+use super::workers;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -74,7 +75,7 @@ pub async fn follow(client: &Client, id: &str) -> Result<Value> {
         away = None;
         after = answer["version"].as_u64().unwrap_or(0);
         if !answer["live"].is_null() {
-            progress.show(&answer["live"]);
+            progress.show_with_workers(&answer["live"], &answer["each"]);
         }
         if answer["run"]["stage"] == "Finished" {
             progress.finish();
@@ -115,6 +116,11 @@ impl Progress {
 
     /// Shows a live view.
     pub fn show(&mut self, live: &Value) {
+        self.show_with_workers(live, &Value::Null);
+    }
+
+    /// Shows a live view with the workers that need eyes below it.
+    fn show_with_workers(&mut self, live: &Value, each: &Value) {
         let stage = stage(live);
         // Once load is over the rates of its last seconds say nothing any more.
         let loads = matches!(live["stage"].as_str(), Some("Running" | "Paused" | "Draining"));
@@ -123,12 +129,19 @@ impl Progress {
             let (done, planned) = self::elapsed(live);
             bar.set_length(planned.max(1));
             bar.set_position(done.min(planned));
-            bar.set_message(format!("{stage}  {numbers}"));
+            let table = if loads { workers::worst(each) } else { String::new() };
+            bar.set_message(format!("{stage}  {numbers}\n{table}").trim_end().to_owned());
             return;
         }
         let due = self.shown.is_none_or(|shown| shown.elapsed() >= LINE_INTERVAL);
         if stage != self.last || (due && !numbers.is_empty()) {
             output::progress(format!("{stage}  {numbers}").trim_end());
+            if due && !numbers.is_empty() {
+                let table = workers::worst(each);
+                for line in table.lines() {
+                    output::progress(&format!("  {}", line.trim_end()));
+                }
+            }
             self.last = stage;
             self.shown = Some(Instant::now());
         }
