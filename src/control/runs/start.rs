@@ -119,7 +119,7 @@ pub enum Blocked {
         workers: u32,
     },
     /// Too few workers have come by themselves.
-    #[error("not enough workers in {pool}: the plan needs {needed}, {free} are free, {connected} connected")]
+    #[error("not enough workers in {pool}: the plan needs {needed}; {free} of {connected} connected are free")]
     NotEnoughWorkers {
         /// Which pool.
         pool: Key,

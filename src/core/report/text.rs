@@ -390,16 +390,7 @@ impl Page {
         self.heading("WORKERS");
         let drops = report.workers.iter().any(|worker| worker.own_drops > 0);
         let mut head = vec![
-            "worker",
-            "share",
-            "start skew",
-            "clock",
-            "seconds",
-            "bad",
-            "cpu avg",
-            "cpu max",
-            "lag max",
-            "memory",
+            "worker", "share", "skew", "clock", "seconds", "bad", "cpu max", "lag max", "memory",
         ];
         if drops {
             head.push("own drops");
@@ -415,7 +406,6 @@ impl Page {
                 signed(worker.clock_offset_ms),
                 count(worker.seconds),
                 count(worker.bad_seconds),
-                percent(worker.cpu_avg),
                 percent(worker.cpu_max),
                 milliseconds(worker.lag_max_ms),
                 bytes(worker.memory_max as f64),

@@ -47,7 +47,7 @@ fn every_example_is_known_here_and_validates() {
     names.sort();
     assert_eq!(
         names,
-        ["hello", "journey", "open-model", "service-under-test"],
+        ["hello", "journey", "open-model", "service-under-test", "several-hosts"],
         "add a test that runs it"
     );
     for name in names {

@@ -6,5 +6,7 @@ mod database;
 mod examples;
 mod fleet;
 mod foreground;
+mod hosts;
+mod joining;
 mod steering;
 mod survival;
