@@ -26,14 +26,14 @@ up() {
     ip netns add "$prefix-$host"
     ip -n "$prefix-$host" link set lo up
   done
-  for network in control load; do
+  for network in ctl load; do
     ip -n "$prefix-switch" link add "$network" type bridge
     ip -n "$prefix-switch" link set "$network" up
   done
-  link daemon control 10.77.0.1
+  link daemon ctl 10.77.0.1
   link target load 10.77.1.20
   for number in 1 2 3; do
-    link "worker-$number" control "10.77.0.1$number"
+    link "worker-$number" ctl "10.77.0.1$number"
     link "worker-$number" load "10.77.1.1$number"
   done
   secrets
@@ -83,8 +83,8 @@ command=${1:-}
 [ $# -gt 0 ] && shift
 case $command in
   up | down | on) "$command" "$@" ;;
-  cut) ip -n "$prefix-$1" link set control down ;;
-  mend) ip -n "$prefix-$1" link set control up ;;
+  cut) ip -n "$prefix-$1" link set ctl down ;;
+  mend) ip -n "$prefix-$1" link set ctl up ;;
   pids) pids ;;
   *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 1 ;;
 esac

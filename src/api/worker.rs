@@ -11,6 +11,7 @@ use crate::control::fleet::{Connection, Fleet, MaySend};
 use futures_util::stream::{BoxStream, StreamExt as _};
 use muster_core::model::id::SessionId;
 use secrecy::ExposeSecret as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -74,15 +75,16 @@ pub async fn serve(
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     let service = tonic::service::interceptor::InterceptedService::new(service, move |mut request: Request<()>| {
-        let shown = request.metadata().get(wire::TOKEN_KEY);
-        match shown.and_then(|shown| door.pass(shown.as_bytes())) {
+        let token = request.metadata().get(wire::TOKEN_KEY);
+        match token.and_then(|token| door.pass(token.as_bytes())) {
             Some(pass) => {
                 request.extensions_mut().insert(pass);
                 Ok(request)
             }
             None => {
                 rejected("token");
-                tracing::warn!(address = ?request.remote_addr(), "a caller's join token is missing or wrong");
+                let address = request.remote_addr().map(|address| address.ip());
+                tracing::warn!(address = shown(address), "a caller's join token is missing or wrong");
                 Err(Status::unauthenticated("the join token is missing or wrong"))
             }
         }
@@ -117,6 +119,11 @@ fn rejected(reason: &'static str) {
     metrics::counter!("muster_worker_rejected_total", "reason" => reason).increment(1);
 }
 
+/// An address in the log.
+fn shown(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+}
+
 /// What the token of this request allows.
 fn pass_of<T>(request: &Request<T>) -> Result<Pass, Status> {
     let pass = request.extensions().get::<Pass>().cloned();
@@ -132,7 +139,7 @@ struct Endpoint {
 
 impl Endpoint {
     /// Lets a worker in, or says why not.
-    fn admit(&self, hello: wire::Hello, pass: &Pass, address: Option<std::net::IpAddr>) -> Result<Connection, String> {
+    fn admit(&self, hello: wire::Hello, pass: &Pass, address: Option<IpAddr>) -> Result<Connection, String> {
         let pool = |worker, asked: &str| match self.fleet.pool_of(worker, &pass.bringer) {
             Some(pool) => Ok(pool),
             None => self.door.pool(&pass.bringer, asked),
@@ -173,11 +180,15 @@ impl Service for Endpoint {
         let Some(from_worker::What::Hello(hello)) = first.and_then(|message| message.what) else {
             return Err(Status::invalid_argument("the first message is not Hello"));
         };
+        // A daemon that has just started: worth another try at once, unlike a refusal.
+        if pass.bringer != Bringer::Own && !self.door.knows_pools() {
+            return Err(Status::unavailable("the daemon has not read its plans yet"));
+        }
         let connection = match self.admit(hello, &pass, address) {
             Ok(connection) => connection,
             Err(reason) => {
                 rejected("hello");
-                tracing::warn!(?address, reason, "a worker is turned away");
+                tracing::warn!(address = shown(address), reason, "a worker is turned away");
                 let refused = translate::refused(reason);
                 return Ok(Response::new(futures_util::stream::iter([Ok(refused)]).boxed()));
             }

@@ -94,6 +94,11 @@ impl Door {
         }
     }
 
+    /// Whether plans were read, so that it is known which pools there are.
+    pub fn knows_pools(&self) -> bool {
+        self.plans.borrow().is_some()
+    }
+
     /// The pool a worker is for: the one it asks for (`name`, `project/name` or a whole key), or the only one there.
     ///
     /// # Errors

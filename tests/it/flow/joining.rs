@@ -277,7 +277,7 @@ spec: {provider: {type: joined}}
 apiVersion: muster.dev/v1alpha1
 kind: WorkerPool
 metadata: {name: left}
-spec: {environment: far, capacity: {vus: 10, rate: 10}, orphanTimeout: 5s}
+spec: {environment: far, capacity: {vus: 10, rate: 10}, workers: {max: 2}, orphanTimeout: 5s}
 ---
 apiVersion: muster.dev/v1alpha1
 kind: WorkerPool
