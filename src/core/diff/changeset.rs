@@ -44,6 +44,9 @@ pub struct Change {
     pub fields: Vec<FieldChange>,
     /// What happens to its units, in order.
     pub units: Vec<UnitStep>,
+    /// What happens, or does not, to what somebody else runs.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// What is done with a resource.

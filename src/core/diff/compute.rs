@@ -6,7 +6,7 @@ use super::{fields, order, prune, units};
 use crate::model::desired::Desired;
 use crate::model::id::Revision;
 use crate::model::key::{Key, Kind};
-use crate::model::observed::{AppliedResource, InventoryRow, Observed, Sight};
+use crate::model::observed::{AppliedResource, ExternalSight, InventoryRow, Observed, Sight};
 use crate::model::policy::Policy;
 use crate::model::resource::{Resource, Spec};
 use crate::model::service::{Update, UpdateStrategy};
@@ -34,6 +34,12 @@ impl From<&Policy> for DiffPolicy {
 /// Pools have no update strategy of their own: only idle workers are ever replaced, so all at once.
 const POOL_UPDATE: Update = Update {
     strategy: UpdateStrategy::Recreate,
+    max_unavailable: 1,
+};
+
+/// One after the other, each gated by health: the others go on reading meanwhile.
+const INGEST_UPDATE: Update = Update {
+    strategy: UpdateStrategy::Rolling,
     max_unavailable: 1,
 };
 
@@ -86,7 +92,13 @@ pub fn changeset(
 
 /// What merging `head` into `base` would change: the same comparison, against an Observed in which all of `base` is there.
 pub fn between(base: &Desired, head: &Desired, policy: &DiffPolicy, now: Timestamp) -> Changeset {
-    let observed = as_if_applied(base, now);
+    let mut observed = as_if_applied(base, now);
+    // A daemon that reads `head` counts its resources before it looks what goes.
+    for (name, project) in &head.projects {
+        let count = u32::try_from(project.resources.len()).unwrap_or(u32::MAX);
+        let mark = observed.high_water.entry(name.clone()).or_default();
+        *mark = count.max(*mark);
+    }
     changeset(head, &expand(head, &PoolDemand::default()), &observed, policy, now)
 }
 
@@ -163,6 +175,7 @@ fn desired_change(view: &View<'_>, resource: &Resource) -> Change {
         due: true,
         fields: field_changes(applied, resource),
         units: Vec::new(),
+        notes: Vec::new(),
     };
     if let Some(reason) = obstacle(view, resource) {
         return stopped(change, Action::Blocked, reason);
@@ -172,23 +185,34 @@ fn desired_change(view: &View<'_>, resource: &Resource) -> Change {
     }
     let update = match &resource.spec {
         Spec::Service(service) => &service.update,
+        Spec::IngestCluster(_) => &INGEST_UPDATE,
         _ => &POOL_UPDATE,
     };
     let plan = units::plan(view, key, update);
     let modified = !change.fields.is_empty();
+    let missing = missing(view, key);
     change.action = match applied {
         None => Action::Create,
         Some(applied) if plan.moves || provider_differs(applied, resource) => Action::Replace,
         Some(_) if plan.rolls => Action::Roll,
-        Some(_) if modified || !plan.steps.is_empty() => Action::Update,
+        Some(_) if modified || !plan.steps.is_empty() || !missing.is_empty() => Action::Update,
         Some(_) => Action::NoOp,
     };
-    change.drift = applied.is_some() && !modified && plan.drift;
+    change.drift = applied.is_some() && !modified && (plan.drift || !missing.is_empty());
     change.units = plan.steps;
+    change.notes = missing.iter().map(|what| format!("makes {what}")).collect();
     if resource.meta.annotations.reconcile_disabled && change.action != Action::NoOp {
         return stopped(change, Action::Blocked, prune::RECONCILE_DISABLED.to_owned());
     }
     change
+}
+
+/// What of something that somebody else runs is to be made.
+fn missing<'a>(view: &View<'a>, key: &Key) -> &'a [String] {
+    match view.observed.externals.get(key) {
+        Some(ExternalSight::Missing { what, .. }) => what,
+        _ => &[],
+    }
 }
 
 fn stopped(mut change: Change, action: Action, reason: String) -> Change {
@@ -237,6 +261,13 @@ fn obstacle(view: &View<'_>, resource: &Resource) -> Option<String> {
     if !view.topology.environments.contains_key(environment) {
         return Some(format!("{environment} does not exist"));
     }
+    if let Spec::IngestCluster(ingest) = &resource.spec {
+        // What its units are follows from these.
+        let mut needed = [&ingest.from.cluster, &ingest.database].into_iter();
+        if let Some(absent) = needed.find(|needed| view.desired.get(needed).is_none()) {
+            return Some(format!("{absent} does not exist"));
+        }
+    }
     let mut used: BTreeSet<&Key> = view.seen(key).iter().map(|unit| &unit.environment).collect();
     used.insert(environment);
     used.into_iter()
@@ -278,6 +309,7 @@ fn implicit_change(view: &View<'_>) -> Option<Change> {
         due: action != Action::Unknown,
         fields: Vec::new(),
         units,
+        notes: Vec::new(),
     };
     if let Some(reason) = view.blind_spot(&key) {
         return Some(change(Action::Unknown, Some(reason), Vec::new()));

@@ -3,10 +3,12 @@
 use super::changeset::{Action, Changeset, Step};
 use super::compute::{between, changeset};
 use super::text::NO_CHANGES;
-use super::world::{LENIENT, STRICT, World, desired_of, environment, key, name, pool, resource, service};
+use super::world::{
+    LENIENT, STRICT, World, database, desired_of, environment, ingest, kafka, key, name, pool, resource, service,
+};
 use crate::model::desired::Desired;
 use crate::model::key::Key;
-use crate::model::observed::Sight;
+use crate::model::observed::{ExternalSight, Sight};
 use crate::model::resource::{Annotations, Resource, Spec};
 use crate::model::service::UpdateStrategy;
 use crate::model::unit::{UnitName, UnitState};
@@ -40,6 +42,45 @@ fn any_service(index: usize, cycles: bool) -> impl Strategy<Value = Spec> {
     )
 }
 
+const KAFKA: &str = "p/KafkaCluster/k";
+const DATABASE: &str = "p/DatabaseCluster/r";
+const INGESTS: [&str; 2] = ["p/IngestCluster/i", "q/IngestCluster/j"];
+
+/// Whether something is there; always where the state is to be whole, also when a failing case is made smaller.
+fn there(whole: bool) -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.7).prop_map(move |there| there || whole)
+}
+
+/// A way of results: Kafka and database with what makes each differ, and the ingests between them. Without `whole` any part of it may
+/// be missing.
+fn any_way(whole: bool) -> impl Strategy<Value = Vec<(&'static str, Spec)>> {
+    let ingest = (0..ENVIRONMENTS.len(), 0..4_u32, "[st]");
+    let ingests = prop::collection::vec(prop::option::of(ingest), INGESTS.len());
+    (there(whole), there(whole), "[ab]", "[st]{0,2}", "[xy]", ingests).prop_map(
+        |(kafka_there, database_there, server, topics, secret, ingests)| {
+            let mut way = Vec::new();
+            if kafka_there {
+                let topics: Vec<String> = topics.chars().map(String::from).collect();
+                let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+                way.push((KAFKA, kafka(&server, &topics)));
+            }
+            if database_there {
+                way.push((DATABASE, database(&secret)));
+            }
+            for (text, found) in INGESTS.into_iter().zip(ingests) {
+                if let Some((place, replicas, topic)) = found {
+                    way.push((text, ingest_of(place, replicas, &topic)));
+                }
+            }
+            way
+        },
+    )
+}
+
+fn ingest_of(place: usize, replicas: u32, topic: &str) -> Spec {
+    ingest(ENVIRONMENTS[place], replicas, KAFKA, topic, DATABASE)
+}
+
 /// Desired states whose references all exist (`whole`), or anything.
 fn any_desired(number: u32, whole: bool) -> impl Strategy<Value = Desired> {
     let annotations = (any::<bool>(), any::<bool>()).prop_map(move |(prune, reconcile)| Annotations {
@@ -50,11 +91,15 @@ fn any_desired(number: u32, whole: bool) -> impl Strategy<Value = Desired> {
     let services: Vec<_> = (0..SERVICES.len())
         .map(|index| prop::option::weighted(0.7, (any_service(index, !whole), annotations.clone())))
         .collect();
-    let environments = prop::collection::vec(prop::bool::weighted(if whole { 1.0 } else { 0.7 }), ENVIRONMENTS.len());
-    (services, environments, prop::option::of((0..3_u32, 3..5_u32))).prop_map(
-        move |(services, environments, workers)| {
+    let environments = prop::collection::vec(there(whole), ENVIRONMENTS.len());
+    let way = prop::option::of(any_way(whole));
+    (services, environments, prop::option::of((0..3_u32, 3..5_u32)), way).prop_map(
+        move |(services, environments, workers, way)| {
             let mut resources: Vec<Arc<Resource>> = Vec::new();
             let plain = Annotations::default;
+            for (text, spec) in way.unwrap_or_default() {
+                resources.push(resource(&key(text), spec, plain()));
+            }
             for (text, there) in ENVIRONMENTS.iter().zip(environments) {
                 if there {
                     resources.push(resource(&key(text), environment(), plain()));
@@ -126,6 +171,17 @@ fn storm(mut world: World, states: &[UnitState], choices: &[u8]) -> World {
                 unit.state = state.clone();
             }
         }
+    }
+    for text in [KAFKA, DATABASE] {
+        let summary = "storm".to_owned();
+        let what = vec!["topic s".to_owned()];
+        let sight = match choose(5) {
+            0 => ExternalSight::Missing { what, summary },
+            1 => ExternalSight::Unfit { summary },
+            2 => ExternalSight::Unreachable { summary },
+            _ => continue,
+        };
+        world.observed.externals.insert(key(text), sight);
     }
     world.observed.inventory.retain(|_, _| choose(5) != 0);
     world.observed.applied.retain(|_, _| choose(5) != 0);
@@ -254,6 +310,21 @@ proptest! {
                     let floor = before.min((service.replicas as usize).saturating_sub(limit));
                     assert!(ready(&after, key) >= floor, "{key}: {} ready of {}", ready(&after, key), service.replicas);
                 }
+            }
+        });
+    }
+
+    #[test]
+    fn s18_ingests_are_replaced_one_after_the_other(base in any_desired(1, true), head in any_desired(2, true)) {
+        let mut world = settled(&base);
+        prop_assume!(head.projects.values().all(|project| !project.resources.is_empty()));
+        world.settle(&head, &LENIENT, |world, changes| {
+            let mut after = world.clone();
+            after.perform(&head, changes);
+            for resource in head.resources() {
+                let (key, Spec::IngestCluster(ingest)) = (&resource.meta.key, &resource.spec) else { continue };
+                let before = ready(world, key).min(ingest.replicas as usize);
+                assert!(base.get(key).is_none() || ready(&after, key) + 1 >= before, "{key}: {} ready after {before}", ready(&after, key));
             }
         });
     }

@@ -43,26 +43,29 @@ pub(super) fn dependencies_first(references: &BTreeMap<Key, Vec<Key>>) -> Vec<Ke
 /// What a resource that is no longer desired depended on, read from the document it was last applied with.
 pub(super) fn applied_references(key: &Key, applied: &AppliedResource) -> Vec<Key> {
     let spec = applied.rendered.get("spec");
-    let text = |name: &str| spec.and_then(|spec| spec.get(name)).and_then(Value::as_str);
-    let environment = text("environment").and_then(|text| reference(key, Some(Kind::Environment), text));
-    let pool = text("pool").and_then(|text| reference(key, Some(Kind::WorkerPool), text));
-    let service = spec
-        .and_then(|spec| spec.pointer("/target/service"))
-        .and_then(Value::as_str)
-        .and_then(|text| reference(key, Some(Kind::Service), text));
+    let named = SINGLE_REFERENCES.into_iter().filter_map(|(pointer, kind)| {
+        let text = spec?.pointer(pointer)?.as_str()?;
+        reference(key, Some(kind), text)
+    });
     let depends_on = spec
         .and_then(|spec| spec.get("dependsOn"))
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .filter_map(|item| reference(key, None, item.as_str()?));
-    environment
-        .into_iter()
-        .chain(pool)
-        .chain(service)
-        .chain(depends_on)
-        .collect()
+    named.chain(depends_on).collect()
 }
+
+/// Where documents name one resource, and of which kind.
+const SINGLE_REFERENCES: [(&str, Kind); 7] = [
+    ("/environment", Kind::Environment),
+    ("/pool", Kind::WorkerPool),
+    ("/target/service", Kind::Service),
+    ("/bus/kafkaCluster", Kind::KafkaCluster),
+    ("/kafkaCluster", Kind::KafkaCluster),
+    ("/databaseCluster", Kind::DatabaseCluster),
+    ("/results/databaseCluster", Kind::DatabaseCluster),
+];
 
 /// Reads `name`, `project/name`, `Kind/name` or `project/Kind/name` as a resource of `from`'s project means it.
 fn reference(from: &Key, kind: Option<Kind>, text: &str) -> Option<Key> {
@@ -141,6 +144,14 @@ mod tests {
             (
                 json!({"pool": "shared/w", "target": {"service": "shop"}}),
                 vec!["shared/WorkerPool/w", "p/Service/shop"],
+            ),
+            (
+                json!({"kafkaCluster": "k", "databaseCluster": "shared/d", "environment": "lab"}),
+                vec!["p/Environment/lab", "p/KafkaCluster/k", "shared/DatabaseCluster/d"],
+            ),
+            (
+                json!({"bus": {"kafkaCluster": "shared/k"}, "results": {"databaseCluster": "d"}}),
+                vec!["shared/KafkaCluster/k", "p/DatabaseCluster/d"],
             ),
             (json!({}), vec![]),
         ] {

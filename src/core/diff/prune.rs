@@ -75,6 +75,15 @@ fn unsettled(changes: &BTreeMap<Key, Change>) -> BTreeMap<Name, Key> {
     open
 }
 
+/// What a deletion leaves where it is.
+fn stays(key: &Key) -> Option<&'static str> {
+    match key.kind {
+        Kind::KafkaCluster => Some("the cluster and its topics stay: nothing outside Muster is deleted"),
+        Kind::DatabaseCluster => Some("the database and all results in it stay: nothing outside Muster is deleted"),
+        _ => None,
+    }
+}
+
 /// The reason of a change that a person holds back; what follows it goes on.
 pub(super) const RECONCILE_DISABLED: &str = "muster.dev/reconcile is Disabled";
 
@@ -96,10 +105,12 @@ impl Context<'_> {
             due: true,
             fields: applied.map_or_else(Vec::new, |applied| fields::compare(Some(&applied.rendered), None)),
             units: units::deletions(self.view, key, "belongs to a deleted resource"),
+            notes: stays(key).map(str::to_owned).into_iter().collect(),
         };
         if applied.is_some_and(|applied| applied.prune_disabled) {
             change.fields.clear();
             change.units.clear();
+            change.notes.clear();
             change.action = Action::NoOp;
             change.reason = Some("kept: muster.dev/prune is Disabled".to_owned());
             return change;

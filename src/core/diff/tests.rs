@@ -2,11 +2,12 @@
 
 use super::changeset::{Action, Step};
 use super::world::{
-    LENIENT, STRICT, World, desired, desired_of, environment, key, name, pool, resource, revision, service,
+    LENIENT, STRICT, World, database, desired, desired_of, environment, ingest, kafka, key, name, pool, resource,
+    revision, service,
 };
 use crate::model::desired::Desired;
 use crate::model::environment::{Environment, EnvironmentLimits, ProviderSpec};
-use crate::model::observed::{DeletionApproval, Sight};
+use crate::model::observed::{DeletionApproval, ExternalSight, Sight};
 use crate::model::resource::{Annotations, Spec};
 use crate::model::unit::{ObservedUnit, UnitState};
 use jiff::Timestamp;
@@ -503,5 +504,127 @@ fn the_implicit_pool_is_shown_only_while_its_workers_change() {
     assert_eq!(
         (change.action, change.due, change.units.len()),
         (Action::Update, true, 2)
+    );
+}
+
+const KAFKA: &str = "p/KafkaCluster/metrics";
+const DATABASE: &str = "p/DatabaseCluster/results";
+const INGEST: &str = "p/IngestCluster/streaming";
+
+fn way(server: &str, replicas: u32) -> Vec<(&'static str, Spec)> {
+    vec![
+        (LAB, environment()),
+        (KAFKA, kafka(server, &["muster.metrics"])),
+        (DATABASE, database("results-db")),
+        (INGEST, ingest(LAB, replicas, KAFKA, "muster.metrics", DATABASE)),
+    ]
+}
+
+#[test]
+fn s16_ingests_wait_for_their_topic_and_their_database() {
+    let mut world = World::default();
+    let desired = desired(1, way("k:9092", 2));
+    let first = world.diff(&desired, &LENIENT);
+    let change = first.get(&key(INGEST)).expect("a change");
+    assert_eq!(
+        (change.action, change.due),
+        (Action::Create, false),
+        "{}",
+        first.to_text()
+    );
+    assert!(first.get(&key(KAFKA)).expect("a change").completes());
+    world.settle(&desired, &LENIENT, |_, _| {});
+    assert_eq!(world.all_units().len(), 2);
+}
+
+#[test]
+fn s18_another_broker_or_database_rolls_the_ingests() {
+    let mut world = World::default();
+    world.settle(&desired(1, way("k:9092", 3)), &LENIENT, |_, _| {});
+    let moved = desired(2, way("l:9092", 3));
+    let changes = world.diff(&moved, &LENIENT);
+    let change = changes.get(&key(INGEST)).expect("a change");
+    assert_eq!((change.action, change.units.len()), (Action::Roll, 3));
+    world.settle(&moved, &LENIENT, |_, changes| {
+        let due = |change: &super::Change| change.units.iter().filter(|step| step.due).count();
+        assert!(
+            changes.changes.iter().all(|change| due(change) <= 1),
+            "{}",
+            changes.to_text()
+        );
+    });
+}
+
+#[test]
+fn s19_a_topic_that_went_away_is_drift_and_is_made_again() {
+    let mut world = World::default();
+    let desired = desired(1, way("k:9092", 1));
+    world.settle(&desired, &LENIENT, |_, _| {});
+    let missing = ExternalSight::Missing {
+        what: vec!["topic muster.metrics (6 partitions, 3 copies)".to_owned()],
+        summary: "0 of 1 topics".to_owned(),
+    };
+    world.observed.externals.insert(key(KAFKA), missing);
+    let changes = world.diff(&desired, &LENIENT);
+    let change = changes.get(&key(KAFKA)).expect("a change");
+    assert!(change.drift && change.has_work(), "{change:?}");
+    for text in [changes.to_text(), changes.to_markdown()] {
+        assert!(
+            text.contains("makes topic muster.metrics (6 partitions, 3 copies)"),
+            "{text}"
+        );
+    }
+    world.settle(&desired, &LENIENT, |_, _| {});
+    // What somebody else has to mend is nothing that a changeset could.
+    for sight in [
+        ExternalSight::Unfit {
+            summary: "has 4 partitions".to_owned(),
+        },
+        ExternalSight::Unreachable {
+            summary: "is away".to_owned(),
+        },
+    ] {
+        world.observed.externals.insert(key(KAFKA), sight);
+        assert!(!world.diff(&desired, &LENIENT).has_changes());
+    }
+}
+
+#[test]
+fn s20_nothing_outside_is_deleted_and_the_diff_says_so() {
+    let mut world = World::default();
+    world.settle(&desired(1, way("k:9092", 1)), &LENIENT, |_, _| {});
+    let emptied = desired(2, vec![(LAB, environment())]);
+    let changes = world.diff(&emptied, &LENIENT);
+    let text = changes.to_text();
+    for line in [
+        "the cluster and its topics stay",
+        "the database and all results in it stay",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    // What reads from them goes first.
+    assert!(changes.get(&key(INGEST)).expect("a change").due && !changes.get(&key(KAFKA)).expect("a change").due);
+    world.settle(&emptied, &LENIENT, |_, _| {});
+    assert!(world.all_units().is_empty());
+}
+
+#[test]
+fn s14_ingests_go_on_while_what_they_need_is_not_to_be_seen() {
+    let mut world = World::default();
+    world.settle(&desired(1, way("k:9092", 2)), &LENIENT, |_, _| {});
+    let mut without = way("k:9092", 2);
+    without.retain(|(key, _)| *key != KAFKA);
+    let without = desired(2, without);
+    let changes = world.diff(&without, &LENIENT);
+    let change = changes.get(&key(INGEST)).expect("a change");
+    assert_eq!(
+        (change.action, change.units.len()),
+        (Action::Blocked, 0),
+        "{}",
+        changes.to_text()
+    );
+    assert!(
+        !changes.get(&key(KAFKA)).expect("a change").has_work(),
+        "it is still referred to"
     );
 }

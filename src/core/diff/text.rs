@@ -76,6 +76,9 @@ pub(super) fn change_text(change: &Change) -> String {
     for field in change.fields.iter().filter(|field| !field.path.is_empty()) {
         let _ = writeln!(text, "      {}", field_text(field));
     }
+    for note in &change.notes {
+        let _ = writeln!(text, "      {}", one_line(note));
+    }
     for step in &change.units {
         let _ = writeln!(text, "      {}", step_text(step));
     }

@@ -95,11 +95,11 @@ impl<'a> View<'a> {
 
     /// Whether every wanted unit of a resource is there and Ready. What has no units always is.
     pub(super) fn is_ready(&self, owner: &Key) -> bool {
-        let service = self
+        let replicated = self
             .desired
             .get(owner)
-            .is_some_and(|resource| matches!(resource.spec, Spec::Service(_)));
-        !service
+            .is_some_and(|resource| matches!(resource.spec, Spec::Service(_) | Spec::IngestCluster(_)));
+        !replicated
             || self.wanted(owner).iter().all(|wanted| {
                 self.seen(owner).iter().any(|unit| {
                     unit.name == wanted.name && unit.environment == wanted.environment && unit.state == UnitState::Ready

@@ -3,12 +3,13 @@
 use super::changeset::{Change, Changeset, Step, UnitStep};
 use super::compute::{DiffPolicy, applied_resource, changeset, inventory_row};
 use crate::model::desired::{Desired, ProjectDesired};
-use crate::model::environment::{Capacity, Environment, EnvironmentLimits, ProviderSpec, WorkerPool};
+use crate::model::environment::{Capacity, Environment, EnvironmentLimits, KafkaTopic, ProviderSpec, WorkerPool};
 use crate::model::id::{Digest, Name, Revision};
 use crate::model::key::Key;
-use crate::model::observed::{Observed, Sight};
+use crate::model::observed::{ExternalSight, Observed, Sight};
 use crate::model::resource::{Annotations, Meta, Origin, Resource, Spec};
-use crate::model::service::{Service, Update, UpdateStrategy};
+use crate::model::service::{SecretRef, Service, Update, UpdateStrategy};
+use crate::model::streaming::{DatabaseCluster, DatabaseEngine, ExternalKafka, IngestCluster, KafkaCluster, Topic};
 use crate::model::unit::{ObservedUnit, UnitSpec, UnitState};
 use crate::topology::{PoolDemand, expand};
 use jiff::Timestamp;
@@ -52,8 +53,18 @@ fn rendered(key: &Key, spec: &Spec, annotations: &Annotations) -> Value {
             "dependsOn": texts(&service.depends_on),
         }),
         Spec::TestPlan(plan) => json!({"dependsOn": texts(&plan.depends_on)}),
-        Spec::KafkaCluster(_) | Spec::DatabaseCluster(_) => json!({}),
-        Spec::IngestCluster(ingest) => json!({"environment": ingest.environment.to_string()}),
+        Spec::KafkaCluster(cluster) => json!({
+            "external": {"bootstrapServers": cluster.external.bootstrap_servers},
+            "topics": cluster.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(),
+        }),
+        Spec::DatabaseCluster(database) => json!({"external": {"secretRef": database.url.name}}),
+        Spec::IngestCluster(ingest) => json!({
+            "environment": ingest.environment.to_string(),
+            "replicas": ingest.replicas,
+            "kafkaCluster": ingest.from.cluster.to_string(),
+            "topic": ingest.from.topic,
+            "databaseCluster": ingest.database.to_string(),
+        }),
     };
     json!({"kind": key.kind.as_str(), "metadata": {"name": key.name.as_str(), "prune": !annotations.prune_disabled,
         "reconcile": !annotations.reconcile_disabled, "approved": annotations.deletion_approved.is_some()}, "spec": spec})
@@ -115,6 +126,44 @@ pub(crate) fn pool(environment: &str, min: u32, max: u32) -> Spec {
         keep_warm: Duration::ZERO,
         orphan_timeout: Duration::from_secs(60),
         bus: None,
+    })
+}
+
+pub(crate) fn kafka(server: &str, topics: &[&str]) -> Spec {
+    let topics = topics.iter().map(|name| Topic {
+        name: (*name).to_owned(),
+        partitions: 6,
+        replication_factor: 3,
+        config: Default::default(),
+    });
+    Spec::KafkaCluster(KafkaCluster {
+        external: ExternalKafka {
+            bootstrap_servers: vec![server.to_owned()],
+            secret: None,
+        },
+        topics: topics.collect(),
+    })
+}
+
+pub(crate) fn database(secret: &str) -> Spec {
+    Spec::DatabaseCluster(DatabaseCluster {
+        engine: DatabaseEngine::Mariadb,
+        url: SecretRef {
+            name: secret.to_owned(),
+            key: None,
+        },
+    })
+}
+
+pub(crate) fn ingest(environment: &str, replicas: u32, cluster: &str, topic: &str, database: &str) -> Spec {
+    Spec::IngestCluster(IngestCluster {
+        environment: key(environment),
+        replicas,
+        from: KafkaTopic {
+            cluster: key(cluster),
+            topic: topic.to_owned(),
+        },
+        database: key(database),
     })
 }
 
@@ -189,6 +238,12 @@ impl World {
 
     fn complete(&mut self, desired: &Desired, change: &Change) {
         if let Some(resource) = desired.get(&change.key) {
+            if matches!(resource.spec, Spec::KafkaCluster(_) | Spec::DatabaseCluster(_)) {
+                let summary = "all is there".to_owned();
+                self.observed
+                    .externals
+                    .insert(change.key.clone(), ExternalSight::Fine { summary });
+            }
             let revision = &desired.projects[&change.key.project].revision;
             self.observed
                 .applied

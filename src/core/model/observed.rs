@@ -22,6 +22,48 @@ pub struct Observed {
     pub recent_deletions: BTreeMap<Name, u32>,
     /// Deletions that an operator approved: revision and exact set.
     pub approved_deletions: Vec<DeletionApproval>,
+    /// By resource: how what somebody else runs looked last. Absent: not looked at yet.
+    #[serde(default)]
+    pub externals: BTreeMap<Key, ExternalSight>,
+}
+
+/// How something that somebody else runs looked last. Each says it in a line for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExternalSight {
+    /// It answers, and all is there.
+    Fine {
+        /// What is there.
+        summary: String,
+    },
+    /// It answers, and something that Muster makes is not there.
+    Missing {
+        /// What would be made: `topic muster.metrics (60 partitions, 3 copies)`.
+        what: Vec<String>,
+        /// What is there and what is not.
+        summary: String,
+    },
+    /// It answers, and will not do until somebody mends it.
+    Unfit {
+        /// What is wrong, and what to do.
+        summary: String,
+    },
+    /// It does not answer, or does not let Muster in.
+    Unreachable {
+        /// Why.
+        summary: String,
+    },
+}
+
+impl ExternalSight {
+    /// The line for people.
+    pub fn summary(&self) -> &str {
+        match self {
+            Self::Fine { summary }
+            | Self::Missing { summary, .. }
+            | Self::Unfit { summary }
+            | Self::Unreachable { summary } => summary,
+        }
+    }
 }
 
 /// What a provider said of one environment.

@@ -2,7 +2,8 @@
 
 use super::id::{Digest, IdError, Name};
 use super::key::Key;
-use super::service::{EnvVar, Health, NamedPort, UnitFile};
+use super::service::{EnvVar, Health, NamedPort, SecretRef, UnitFile};
+use super::streaming::ExternalKafka;
 use crate::base::units;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,15 @@ pub enum UnitWork {
         /// How long it may be without its owner.
         #[serde(with = "units::duration")]
         orphan_timeout: Duration,
+    },
+    /// A replica of an IngestCluster: `muster ingest`, started by Muster itself.
+    Ingest {
+        /// Where frames come from.
+        kafka: ExternalKafka,
+        /// The topic there.
+        topic: String,
+        /// The secret with the address of the database they go to.
+        database: SecretRef,
     },
 }
 

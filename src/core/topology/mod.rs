@@ -1,4 +1,4 @@
-//! Expands resources into the units they consist of: a Service into replicas, a WorkerPool into workers.
+//! Expands resources into the units they consist of: a Service and an IngestCluster into replicas, a WorkerPool into workers.
 
 use crate::model::desired::Desired;
 use crate::model::environment::{Capacity, Environment, EnvironmentLimits, ProviderSpec, WorkerPool};
@@ -7,6 +7,7 @@ use crate::model::key::{Key, Kind};
 use crate::model::observed::AppliedResource;
 use crate::model::resource::Spec;
 use crate::model::service::Service;
+use crate::model::streaming::IngestCluster;
 use crate::model::unit::{UnitName, UnitSpec, UnitWork};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -120,11 +121,8 @@ pub fn expand(desired: &Desired, demand: &PoolDemand) -> Topology {
         match &resource.spec {
             Spec::Service(service) => expand_service(&mut topology, &resource.meta.key, service),
             Spec::WorkerPool(pool) => expand_pool(&mut topology, &resource.meta.key, pool, demand),
-            Spec::Environment(_)
-            | Spec::KafkaCluster(_)
-            | Spec::IngestCluster(_)
-            | Spec::DatabaseCluster(_)
-            | Spec::TestPlan(_) => {}
+            Spec::IngestCluster(ingest) => expand_ingest(&mut topology, desired, &resource.meta.key, ingest),
+            Spec::Environment(_) | Spec::KafkaCluster(_) | Spec::DatabaseCluster(_) | Spec::TestPlan(_) => {}
         }
     }
     expand_pool(&mut topology, &local_pool(), &local_pool_spec(), demand);
@@ -142,7 +140,26 @@ fn expand_service(topology: &mut Topology, owner: &Key, service: &Service) {
     add_units(topology, owner, &service.environment, service.replicas, &work);
 }
 
+/// Without its cluster and database nothing is known about its units; the diff then leaves those that run alone.
+fn expand_ingest(topology: &mut Topology, desired: &Desired, owner: &Key, ingest: &IngestCluster) {
+    let cluster = desired.get(&ingest.from.cluster).map(|resource| &resource.spec);
+    let database = desired.get(&ingest.database).map(|resource| &resource.spec);
+    if let (Some(Spec::KafkaCluster(cluster)), Some(Spec::DatabaseCluster(database))) = (cluster, database) {
+        let work = UnitWork::Ingest {
+            kafka: cluster.external.clone(),
+            topic: ingest.from.topic.clone(),
+            database: database.url.clone(),
+        };
+        add_units(topology, owner, &ingest.environment, ingest.replicas, &work);
+    }
+}
+
 fn expand_pool(topology: &mut Topology, owner: &Key, pool: &WorkerPool, demand: &PoolDemand) {
+    // Workers of a joined environment are started by hand.
+    let provider = topology.environments.get(&pool.environment).map(|spec| &spec.provider);
+    if provider == Some(&ProviderSpec::Joined) {
+        return;
+    }
     let needed = demand.workers.get(owner).copied().unwrap_or(0);
     let count = pool.min.max(needed).min(pool.max);
     let work = UnitWork::Worker {

@@ -3,7 +3,7 @@
 use super::{PoolDemand, environments, expand, local_environment, local_pool};
 use crate::diff::world::{desired, environment, key, pool, service};
 use crate::model::desired::Desired;
-use crate::model::environment::ProviderSpec;
+use crate::model::environment::{Environment, EnvironmentLimits, ProviderSpec};
 use crate::model::observed::AppliedResource;
 use crate::model::resource::Spec;
 use crate::model::unit::UnitName;
@@ -89,4 +89,24 @@ fn units_stand_where_the_applied_environment_put_them() {
     assert_eq!(all[&key(LAB)].provider, place);
     assert_eq!(all[&key("p/Environment/old")].provider, place);
     assert_eq!(all.len(), 3, "and the implicit one");
+}
+
+#[test]
+fn workers_of_a_joined_environment_are_nobodys_units() {
+    let spec = Spec::Environment(Environment {
+        provider: ProviderSpec::Joined,
+        limits: EnvironmentLimits::default(),
+        price: None,
+    });
+    let desired = desired(
+        1,
+        vec![
+            ("p/Environment/far", spec),
+            ("p/WorkerPool/w", pool("p/Environment/far", 2, 5)),
+        ],
+    );
+    let demand = PoolDemand {
+        workers: [(key("p/WorkerPool/w"), 3)].into(),
+    };
+    assert_eq!(expand(&desired, &demand).units.len(), 0);
 }
