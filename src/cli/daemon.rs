@@ -7,6 +7,7 @@ use crate::api::auth::Auth;
 use crate::api::worker::{Entrance, TlsIdentity};
 use crate::api::{self, ApiState, Live};
 use crate::bus::{Delivery, memory};
+use crate::control::external::Reach;
 use crate::control::fleet::Fleet;
 use crate::control::fleet::door::Door;
 use crate::control::fleet::join::{self, JoinToken};
@@ -231,6 +232,7 @@ impl Daemon {
             ledger: Arc::clone(&base.stores.ledger),
             factory: base.providers(crew.launch.clone(), foreground)?,
             secrets: Arc::clone(&base.secrets),
+            external: Arc::new(Reach::new(Arc::clone(&base.secrets))),
             clock: base.clock.clone(),
             sync: sync_handle,
             demand: demand_receiver,

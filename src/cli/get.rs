@@ -44,13 +44,16 @@ enum List {
 }
 
 /// What can be listed, as people write it.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 11] = [
     "plans",
     "runs",
     "units",
     "environments",
     "pools",
     "services",
+    "kafkas",
+    "ingests",
+    "databases",
     "projects",
     "workers",
 ];
@@ -64,6 +67,9 @@ fn list_of(word: &str) -> Option<List> {
         "environment" | "environments" | "env" => List::Resources("Environment"),
         "pool" | "pools" | "workerpool" | "workerpools" => List::Resources("WorkerPool"),
         "service" | "services" => List::Resources("Service"),
+        "kafka" | "kafkas" | "kafkacluster" | "kafkaclusters" => List::Resources("KafkaCluster"),
+        "ingest" | "ingests" | "ingestcluster" | "ingestclusters" => List::Resources("IngestCluster"),
+        "database" | "databases" | "databasecluster" | "databaseclusters" => List::Resources("DatabaseCluster"),
         "run" | "runs" => List::Runs,
         "unit" | "units" => List::Units,
         "worker" | "workers" => List::Workers,
@@ -78,6 +84,9 @@ impl List {
             Self::Resources("TestPlan") => "plans",
             Self::Resources("Environment") => "environments",
             Self::Resources("WorkerPool") => "pools",
+            Self::Resources("KafkaCluster") => "kafkas",
+            Self::Resources("IngestCluster") => "ingests",
+            Self::Resources("DatabaseCluster") => "databases",
             Self::Resources(_) => "services",
             Self::Runs => "runs",
             Self::Units => "units",

@@ -6,7 +6,7 @@ use muster_core::model::key::{Key, Kind};
 use muster_core::spec::hint::did_you_mean;
 
 /// Kinds, as people write them.
-const KINDS: [&str; 4] = ["plan", "service", "environment", "pool"];
+const KINDS: [&str; 7] = ["plan", "service", "environment", "pool", "kafka", "ingest", "database"];
 
 /// A plan as `NAME`, `project/NAME`, `plan/NAME` or `plan/project/NAME`.
 ///
@@ -20,7 +20,7 @@ pub fn plan(text: &str) -> Result<Key> {
     named(Kind::TestPlan, text)
 }
 
-/// A resource as `KIND/NAME` or `KIND/project/NAME`; kinds in any case, `plan`, `pool` and `env` for short.
+/// A resource as `KIND/NAME` or `KIND/project/NAME`; kinds in any case, `plan`, `pool`, `env`, `kafka`, `ingest` and `database` for short.
 ///
 /// # Errors
 /// When it is none of these.
@@ -32,6 +32,9 @@ pub fn resource(text: &str) -> Result<Key> {
         "plan" => Kind::TestPlan,
         "pool" => Kind::WorkerPool,
         "env" => Kind::Environment,
+        "kafka" => Kind::KafkaCluster,
+        "ingest" => Kind::IngestCluster,
+        "database" => Kind::DatabaseCluster,
         lower => Kind::ALL
             .into_iter()
             .find(|kind| kind.as_str().to_ascii_lowercase() == lower)

@@ -1,11 +1,12 @@
 //! Performs one change: what is written down comes before the effect, what is cleared comes after it (promises 17, 20).
 
 use super::contents::Contents;
+use super::external::{Externals, Outside};
 use super::providers::Providers;
 use super::queue::Ended;
 use crate::provider::{Materials, ProviderError};
 use crate::runtime::clock::Clock;
-use crate::runtime::secrets::{SecretError, Secrets};
+use crate::runtime::secrets::{self, SecretError, Secrets};
 use crate::store::{Ledger, StoreError};
 use futures_util::stream::{self, StreamExt as _};
 use muster_core::base::chain::chain;
@@ -15,6 +16,7 @@ use muster_core::model::environment::Environment;
 use muster_core::model::id::Revision;
 use muster_core::model::key::Key;
 use muster_core::model::service::{EnvValue, SecretRef};
+use muster_core::model::streaming::KAFKA_SECRET_KEYS;
 use muster_core::model::unit::{UnitName, UnitSpec, UnitWork};
 use muster_core::topology::{STOP_GRACE, Topology};
 use serde::Serialize;
@@ -89,6 +91,8 @@ enum ApplyError {
     Secret(#[from] SecretError),
     #[error("content of {path} is not at hand; waiting for the source")]
     Content { path: String },
+    #[error("{0}")]
+    Outside(String),
     #[error("{0} has no provider")]
     NoEnvironment(Key),
     #[error("project {0} has no revision")]
@@ -102,7 +106,9 @@ impl ApplyError {
             Self::Provider(ProviderError::Conflict(_)) => true,
             Self::Provider(error) => error.is_transient(),
             // A secret's value comes from outside git, so a new revision is not what it waits for.
-            Self::Ledger(_) | Self::Secret(_) | Self::Content { .. } | Self::NoEnvironment(_) => true,
+            Self::Ledger(_) | Self::Secret(_) | Self::Content { .. } | Self::Outside(_) | Self::NoEnvironment(_) => {
+                true
+            }
             Self::NoRevision(_) => false,
         }
     }
@@ -119,6 +125,8 @@ pub struct Executor {
     pub contents: Contents,
     /// Values of secrets.
     pub secrets: Arc<dyn Secrets>,
+    /// What somebody else runs.
+    pub externals: Externals,
     /// Time.
     pub clock: Clock,
 }
@@ -163,6 +171,9 @@ impl Executor {
 
     async fn complete(&self, context: &Context, key: &Key) -> Result<(), ApplyError> {
         if let Some(resource) = context.desired.get(key) {
+            if let Some(outside) = Outside::of(&resource.spec) {
+                self.externals.make(key, outside).await.map_err(ApplyError::Outside)?;
+            }
             let revision = revision(context, key)?;
             let applied = applied_resource(resource, revision);
             self.ledger.put_applied(key, &applied).await?;
@@ -212,8 +223,20 @@ impl Executor {
 
     async fn materials(&self, unit: &UnitSpec) -> Result<Materials, ApplyError> {
         let mut materials = Materials::default();
-        let UnitWork::Replica { env, files, .. } = &unit.work else {
-            return Ok(materials);
+        let (env, files) = match &unit.work {
+            UnitWork::Replica { env, files, .. } => (env, files),
+            UnitWork::Ingest { kafka, database, .. } => {
+                if let Some(secret) = &kafka.secret {
+                    for (key, value) in secrets::some_of(&*self.secrets, &secret.name, &KAFKA_SECRET_KEYS)? {
+                        materials.secrets.insert(format!("{}/{key}", secret.name), value);
+                    }
+                }
+                materials
+                    .secrets
+                    .insert(secret_name(database), self.secrets.get(database)?);
+                return Ok(materials);
+            }
+            UnitWork::Worker { .. } => return Ok(materials),
         };
         for file in files {
             let content = self.contents.get(&file.digest).await?;

@@ -2,7 +2,10 @@
 
 use super::{Context, Executor};
 use crate::control::contents::Contents;
-use crate::control::fakes::{Fault, LAB, MemoryLedger, Recorder, key, lab, locked, name, published, secrets, service};
+use crate::control::external::Externals;
+use crate::control::fakes::{
+    Fault, LAB, MemoryLedger, Outsider, Recorder, key, lab, locked, name, published, secrets, service,
+};
 use crate::control::observe::Observer;
 use crate::control::providers::Providers;
 use crate::control::queue::Ended;
@@ -36,13 +39,15 @@ fn bench() -> Bench {
     let factory = move |_: &Key, _: &Environment| Ok::<Arc<dyn Provider>, ProviderError>(shared.clone());
     let providers = Arc::new(Providers::new(Arc::new(factory)));
     let port: Arc<dyn Ledger> = ledger.clone();
+    let externals = Externals::new(Outsider::new(&ledger.log), clock.clone(), Arc::default());
     Bench {
-        observer: Observer::new(port.clone(), providers.clone(), clock.clone()),
+        observer: Observer::new(port.clone(), providers.clone(), externals.clone(), clock.clone()),
         executor: Executor {
             contents: Contents::new(port.clone()),
             ledger: port,
             providers,
             secrets: secrets(),
+            externals,
             clock,
         },
         ledger,

@@ -1,6 +1,7 @@
 //! Doubles for this folder's tests: a ledger in memory, a provider that records, resources without documents.
 
 use super::contents::Contents;
+use super::external::{External, Outside};
 use super::sync::{ProjectState, Published, SyncHandle};
 use crate::provider::simulated::{SimulatedConfig, SimulatedProvider};
 use crate::provider::{Materials, Provider, ProviderError};
@@ -16,10 +17,11 @@ use muster_core::model::desired::{Desired, ProjectDesired};
 use muster_core::model::environment::{Environment, EnvironmentLimits, ProviderSpec};
 use muster_core::model::id::{Digest, Name, Revision, RunId};
 use muster_core::model::key::Key;
-use muster_core::model::observed::{AppliedResource, DeletionApproval, InventoryRow, ResourceStatus};
+use muster_core::model::observed::{AppliedResource, DeletionApproval, ExternalSight, InventoryRow, ResourceStatus};
 use muster_core::model::resource::{Annotations, Meta, Origin, Resource, Spec};
 use muster_core::model::run::Event;
 use muster_core::model::service::{Service, Update, UpdateStrategy};
+use muster_core::model::settings::SecretSource;
 use muster_core::model::unit::{ObservedUnit, UnitName, UnitSpec};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +47,10 @@ pub(super) fn resource(text: &str, spec: Spec) -> Arc<Resource> {
     let rendered = match &spec {
         Spec::Service(service) => json!({"spec": {"command": service.command, "replicas": service.replicas,
             "environment": service.environment.to_string()}}),
+        Spec::IngestCluster(ingest) => json!({"spec": {"environment": ingest.environment.to_string(),
+            "kafkaCluster": ingest.from.cluster.to_string(), "databaseCluster": ingest.database.to_string()}}),
+        Spec::KafkaCluster(cluster) => json!({"spec": {"topics": cluster.topics.len()}}),
+        Spec::DatabaseCluster(database) => json!({"spec": {"external": database.url.name}}),
         _ => json!({"spec": {"provider": {"type": "simulated", "readyAfter": "1s"}}}),
     };
     Arc::new(Resource {
@@ -130,8 +136,10 @@ pub(super) fn sync(ledger: &Arc<MemoryLedger>) -> (watch::Sender<Option<Arc<Publ
     (sender, SyncHandle::fixed(receiver, contents))
 }
 
+/// One that every process has: `path`.
 pub(super) fn secrets() -> Arc<ConfiguredSecrets> {
-    Arc::new(ConfiguredSecrets::default())
+    let path = ("path".to_owned(), SecretSource::Env("PATH".to_owned()));
+    Arc::new(ConfiguredSecrets::new([path].into()))
 }
 
 /// What was done, in order, by all doubles that share it.
@@ -407,5 +415,68 @@ impl Provider for Recorder {
     }
     async fn logs(&self, unit: &UnitName, max_bytes: usize) -> Result<Vec<u8>, ProviderError> {
         self.inner.logs(unit, max_bytes).await
+    }
+}
+
+/// What somebody else runs, as the test wants it.
+pub(super) struct Outsider {
+    pub(super) log: Log,
+    /// What a look sees; `None`: never answers.
+    sight: Mutex<Option<ExternalSight>>,
+    /// Why nothing can be made.
+    pub(super) refusal: Mutex<Option<String>>,
+}
+
+impl Outsider {
+    pub(super) fn new(log: &Log) -> Arc<Self> {
+        Arc::new(Self {
+            log: Arc::clone(log),
+            sight: Mutex::default(),
+            refusal: Mutex::default(),
+        })
+    }
+
+    pub(super) fn say(&self, sight: ExternalSight) {
+        *locked(&self.sight) = Some(sight);
+    }
+}
+
+pub(super) fn fine() -> ExternalSight {
+    ExternalSight::Fine {
+        summary: "all is there".to_owned(),
+    }
+}
+
+pub(super) fn away(why: &str) -> ExternalSight {
+    ExternalSight::Unreachable {
+        summary: why.to_owned(),
+    }
+}
+
+#[async_trait]
+impl External for Outsider {
+    async fn look(&self, _: &Outside) -> ExternalSight {
+        locked(&self.log).push("look".to_owned());
+        let sight = locked(&self.sight).clone();
+        match sight {
+            Some(ExternalSight::Unreachable { summary }) if summary == "panics" => panic!("as the test wants"),
+            Some(sight) => sight,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn make(&self, outside: &Outside) -> std::result::Result<ExternalSight, String> {
+        locked(&self.log).push("make".to_owned());
+        if let Some(refusal) = locked(&self.refusal).clone() {
+            return Err(refusal);
+        }
+        match self.look(outside).await {
+            ExternalSight::Unreachable { summary } => Err(summary),
+            ExternalSight::Missing { .. } => {
+                self.say(fine());
+                Ok(fine())
+            }
+            other => Ok(other),
+        }
     }
 }

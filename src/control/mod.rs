@@ -4,6 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 pub mod apply;
 pub mod contents;
+pub mod external;
 #[cfg(test)]
 mod fakes;
 pub mod fleet;

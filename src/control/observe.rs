@@ -1,5 +1,6 @@
 //! Asks every provider and the ledger what is there. The answer is complete, or says of which environment it is not.
 
+use super::external::Externals;
 use super::providers::Providers;
 use super::sync::Published;
 use crate::runtime::clock::Clock;
@@ -19,15 +20,17 @@ const DELETIONS_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 pub struct Observer {
     ledger: Arc<dyn Ledger>,
     providers: Arc<Providers>,
+    externals: Externals,
     clock: Clock,
 }
 
 impl Observer {
-    /// Over a ledger and the providers of its environments.
-    pub fn new(ledger: Arc<dyn Ledger>, providers: Arc<Providers>, clock: Clock) -> Self {
+    /// Over a ledger, the providers of its environments, and what somebody else runs.
+    pub fn new(ledger: Arc<dyn Ledger>, providers: Arc<Providers>, externals: Externals, clock: Clock) -> Self {
         Self {
             ledger,
             providers,
+            externals,
             clock,
         }
     }
@@ -39,6 +42,7 @@ impl Observer {
     /// When the ledger does not answer: without what was written down nothing may be decided.
     pub async fn observe(&self, published: &Published) -> Result<Observed, StoreError> {
         let since = self.clock.now() - DELETIONS_WINDOW;
+        self.externals.refresh(&published.desired);
         let inventory = self.ledger.inventory().await?;
         let applied = self.ledger.applied().await?.into_iter().collect();
         let mut observed = Observed {
@@ -51,6 +55,7 @@ impl Observer {
             recent_deletions: self.ledger.deletions_since(since).await?.into_iter().collect(),
             approved_deletions: self.ledger.deletion_approvals().await?,
             environments: Default::default(),
+            externals: self.externals.sights(),
             applied,
         };
         let environments = topology::environments(&published.desired, &observed.applied);

@@ -2,6 +2,7 @@
 
 use super::apply::{Context, Executor, Outcome};
 use super::contents::Contents;
+use super::external::{External, Externals};
 use super::news::News;
 use super::observe::{self, Observer};
 use super::providers::{ProviderFactory, Providers};
@@ -47,6 +48,8 @@ pub struct ReconcilerDeps {
     pub factory: Arc<dyn ProviderFactory>,
     /// Values of secrets.
     pub secrets: Arc<dyn Secrets>,
+    /// How what somebody else runs is reached.
+    pub external: Arc<dyn External>,
     /// Time.
     pub clock: Clock,
     /// Desired, and the contents of its files.
@@ -62,6 +65,7 @@ pub struct Reconciler {
     shared: Arc<Shared>,
     observer: Observer,
     executor: Executor,
+    externals: Externals,
     statuses: StatusWriter,
     published: watch::Receiver<Option<Arc<Published>>>,
     demand: watch::Receiver<PoolDemand>,
@@ -88,7 +92,7 @@ struct Shared {
     providers: Arc<Providers>,
     observed: watch::Sender<Option<Arc<Observed>>>,
     asked: Mutex<BTreeSet<Option<Key>>>,
-    wake: Notify,
+    wake: Arc<Notify>,
 }
 
 /// What others may see of the loop and ask of it. Clones share it.
@@ -188,24 +192,33 @@ impl Reconciler {
         let providers = Arc::new(Providers::new(Arc::clone(&deps.factory)));
         let news = News::new(Arc::clone(&deps.ledger), deps.clock.clone());
         let statuses = StatusWriter::restore(Arc::clone(&deps.ledger), news).await?;
-        let observer = Observer::new(Arc::clone(&deps.ledger), Arc::clone(&providers), deps.clock.clone());
+        let wake = Arc::new(Notify::new());
+        let externals = Externals::new(Arc::clone(&deps.external), deps.clock.clone(), Arc::clone(&wake));
+        let observer = Observer::new(
+            Arc::clone(&deps.ledger),
+            Arc::clone(&providers),
+            externals.clone(),
+            deps.clock.clone(),
+        );
         let executor = Executor {
             ledger: Arc::clone(&deps.ledger),
             providers: Arc::clone(&providers),
             contents: deps.sync.contents.clone(),
             secrets: Arc::clone(&deps.secrets),
+            externals: externals.clone(),
             clock: deps.clock.clone(),
         };
         let shared = Arc::new(Shared {
             providers,
             observed: watch::channel(None).0,
             asked: Mutex::default(),
-            wake: Notify::new(),
+            wake,
             deps,
         });
         let reconciler = Self {
             observer,
             executor,
+            externals,
             statuses,
             published: shared.deps.sync.published.clone(),
             demand: shared.deps.demand.clone(),
@@ -277,6 +290,9 @@ impl Reconciler {
         let in_flight = self.queue.running();
         let observed = Arc::new(self.observer.observe(&published).await?);
         self.shared.observed.send_replace(Some(Arc::clone(&observed)));
+        for key in self.externals.take_recovered() {
+            self.queue.forget_failure(&key);
+        }
         let topology = topology::expand(&published.desired, &demand);
         let now = self.shared.deps.clock.now();
         let policy = &self.shared.deps.policy;

@@ -2,17 +2,20 @@
 
 use super::{Reconciler, ReconcilerDeps, ReconcilerHandle};
 use crate::control::fakes::{
-    Fault, MemoryLedger, Recorder, key, lab, locked, name, published, revision, secrets, service, sync,
+    Fault, MemoryLedger, Outsider, Recorder, away, fine, key, lab, locked, name, published, resource, revision,
+    secrets, service, sync,
 };
 use crate::control::sync::Published;
 use crate::provider::{Provider, ProviderError};
 use crate::runtime::clock::Clock;
 use jiff::Timestamp;
 use muster_core::diff::DiffPolicy;
-use muster_core::model::environment::Environment;
+use muster_core::model::environment::{Environment, KafkaTopic};
 use muster_core::model::key::Key;
-use muster_core::model::observed::DeletionApproval;
-use muster_core::model::resource::Resource;
+use muster_core::model::observed::{DeletionApproval, ExternalSight, HealthState};
+use muster_core::model::resource::{Resource, Spec};
+use muster_core::model::service::SecretRef;
+use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine, ExternalKafka, IngestCluster, KafkaCluster};
 use muster_core::model::unit::UnitName;
 use muster_core::topology::PoolDemand;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 struct Daemon {
     ledger: Arc<MemoryLedger>,
     provider: Arc<Recorder>,
+    outside: Arc<Outsider>,
     handle: ReconcilerHandle,
     published: watch::Sender<Option<Arc<Published>>>,
     _demand: watch::Sender<PoolDemand>,
@@ -49,12 +53,14 @@ impl Daemon {
                 Ok(Recorder::new(&Clock::system(), &Arc::default()))
             }
         };
+        let outside = Outsider::new(&ledger.log);
         let (published, sync) = sync(&ledger);
         let (demand, demand_receiver) = watch::channel(PoolDemand::default());
         let deps = ReconcilerDeps {
             ledger: ledger.clone(),
             factory: Arc::new(factory),
             secrets: secrets(),
+            external: outside.clone(),
             clock,
             sync,
             demand: demand_receiver,
@@ -68,6 +74,7 @@ impl Daemon {
         Self {
             ledger,
             provider,
+            outside,
             handle,
             published,
             _demand: demand,
@@ -284,4 +291,136 @@ async fn s24_sigterm_takes_no_new_work_ends_in_bounded_time_and_leaves_units() {
     next.commit(2, all("v1", &["a", "b"]));
     next.settled().await;
     assert_eq!(next.provider.inner.effects(), (2, 0));
+}
+
+const KAFKA: &str = "p/KafkaCluster/metrics";
+const DATABASE: &str = "p/DatabaseCluster/results";
+
+/// A topic, a database, two ingests between them, and a service that has nothing to do with it.
+fn way() -> Vec<Arc<Resource>> {
+    let secret = SecretRef {
+        name: "path".to_owned(),
+        key: None,
+    };
+    let kafka = KafkaCluster {
+        external: ExternalKafka {
+            bootstrap_servers: vec!["k:9092".to_owned()],
+            secret: None,
+        },
+        topics: Vec::new(),
+    };
+    let database = DatabaseCluster {
+        engine: DatabaseEngine::Mysql,
+        url: secret,
+    };
+    let ingest = IngestCluster {
+        environment: key("p/Environment/lab"),
+        replicas: 2,
+        from: KafkaTopic {
+            cluster: key(KAFKA),
+            topic: "muster.metrics".to_owned(),
+        },
+        database: key(DATABASE),
+    };
+    let outside = [
+        resource(KAFKA, Spec::KafkaCluster(kafka)),
+        resource(DATABASE, Spec::DatabaseCluster(database)),
+        resource("p/IngestCluster/streaming", Spec::IngestCluster(ingest)),
+    ];
+    outside.into_iter().chain(all("v1", &["a"])).collect()
+}
+
+fn missing() -> ExternalSight {
+    ExternalSight::Missing {
+        what: vec!["topic muster.metrics".to_owned()],
+        summary: "0 of 1 topics are there".to_owned(),
+    }
+}
+
+impl Daemon {
+    /// Health and Ready's reason and message of a resource.
+    fn shown(&self, text: &str) -> Option<(HealthState, String, String)> {
+        let rows = locked(&self.ledger.rows);
+        let status = rows.statuses.get(&key(text))?;
+        let ready = status.conditions.first()?;
+        Some((status.health, ready.reason.clone(), ready.message.clone()))
+    }
+
+    async fn shows(&self, text: &str, health: HealthState, reason: &str, message: &str) {
+        let wanted = (health, reason.to_owned(), message.to_owned());
+        self.until(&format!("{wanted:?}"), |daemon| {
+            daemon.shown(text).as_ref() == Some(&wanted)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s16_what_is_missing_outside_is_made_before_what_needs_it_starts() {
+    let daemon = Daemon::start().await;
+    daemon.outside.say(missing());
+    daemon.commit(1, way());
+    daemon.settled().await;
+    let log = locked(&daemon.ledger.log).clone();
+    let place = |line: &str| log.iter().position(|other| other == line);
+    assert!(place("make") < place("create p.ingestcluster.streaming.0"), "{log:#?}");
+    daemon
+        .shows(KAFKA, HealthState::Healthy, "AsWanted", "all is there")
+        .await;
+    // Somebody deletes the topic: drift, and it is made again.
+    daemon.outside.say(missing());
+    daemon
+        .until("seen", |daemon| {
+            daemon.ledger.reasons().iter().any(|reason| reason == "Drifted")
+        })
+        .await;
+    daemon.settled().await;
+    daemon
+        .shows(KAFKA, HealthState::Healthy, "AsWanted", "all is there")
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn s11_s12_what_is_away_is_degraded_holds_nobody_else_up_and_is_made_once_it_answers() {
+    let daemon = Daemon::start().await;
+    daemon.outside.say(away("nobody answers at k:9092"));
+    daemon.commit(1, way());
+    daemon
+        .until("the service is there", |daemon| {
+            daemon.count("create p.service.a.0") == 1
+        })
+        .await;
+    let away = "nobody answers at k:9092";
+    daemon.shows(KAFKA, HealthState::Degraded, "ApplyFailed", away).await;
+    assert_eq!(daemon.count("create p.ingestcluster.streaming.0"), 0);
+    // Half an hour later the next try is a quarter of an hour off; the answer calls for it now.
+    tokio::time::sleep(Duration::from_secs(1_800)).await;
+    daemon.outside.say(missing());
+    let back = tokio::time::Instant::now();
+    daemon.settled().await;
+    assert!(back.elapsed() < Duration::from_secs(60), "{:?}", back.elapsed());
+    // What it says later shows without a change of anything.
+    let few = "topic muster.metrics has 4 partitions, 60 are wanted";
+    daemon.outside.say(ExternalSight::Unfit {
+        summary: few.to_owned(),
+    });
+    daemon.shows(DATABASE, HealthState::Degraded, "Degraded", few).await;
+    assert!(daemon.handle.changeset().is_some_and(|changes| !changes.has_changes()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s12_what_may_not_be_made_backs_off() {
+    let daemon = Daemon::start().await;
+    daemon.outside.say(missing());
+    *locked(&daemon.outside.refusal) = Some("topic muster.metrics cannot be made: not authorized".to_owned());
+    daemon.commit(1, way());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    // Two resources, each tried after 0.75, 1.5, 3, … seconds.
+    assert!((10..=24).contains(&daemon.count("make")), "{}", daemon.count("make"));
+    let refused = "topic muster.metrics cannot be made: not authorized";
+    daemon.shows(KAFKA, HealthState::Degraded, "ApplyFailed", refused).await;
+    *locked(&daemon.outside.refusal) = None;
+    daemon.outside.say(fine());
+    daemon.handle.reconcile_now(None);
+    daemon.settled().await;
 }

@@ -10,7 +10,7 @@ use muster_core::base::units::counted;
 use muster_core::diff::{Action, Change, Changeset};
 use muster_core::model::key::{Key, Kind};
 use muster_core::model::observed::{
-    Condition, ConditionStatus, HealthState, Observed, ResourceStatus, Sight, SyncState,
+    Condition, ConditionStatus, ExternalSight, HealthState, Observed, ResourceStatus, Sight, SyncState,
 };
 use muster_core::model::resource::{Resource, Spec};
 use muster_core::model::run::Severity;
@@ -158,12 +158,9 @@ fn sync(action: Action) -> SyncState {
 }
 
 fn drift_text(change: &Change) -> String {
-    let units: Vec<String> = change
-        .units
-        .iter()
-        .map(|step| format!("{} {}", step.unit, step.reason))
-        .collect();
-    units.join(", ")
+    let units = change.units.iter().map(|step| format!("{} {}", step.unit, step.reason));
+    let all: Vec<String> = units.chain(change.notes.iter().cloned()).collect();
+    all.join(", ")
 }
 
 /// Ready=True needs applied revision == observed revision (promise 5), everything in sync, and all of it healthy.
@@ -268,10 +265,23 @@ fn health(basis: &Basis<'_>, resource: &Resource) -> (HealthState, String) {
             }
         }
         Spec::KafkaCluster(_) | Spec::DatabaseCluster(_) => {
-            (HealthState::Unknown, "it is looked after by somebody else".to_owned())
+            external_health(basis.observed.externals.get(&resource.meta.key))
         }
         Spec::Service(_) | Spec::WorkerPool(_) | Spec::IngestCluster(_) => unit_health(basis, &resource.meta.key),
     }
+}
+
+fn external_health(sight: Option<&ExternalSight>) -> (HealthState, String) {
+    let Some(sight) = sight else {
+        return (HealthState::Progressing, "it has not been asked yet".to_owned());
+    };
+    let health = match sight {
+        ExternalSight::Fine { .. } => HealthState::Healthy,
+        ExternalSight::Missing { .. } | ExternalSight::Unfit { .. } | ExternalSight::Unreachable { .. } => {
+            HealthState::Degraded
+        }
+    };
+    (health, sight.summary().to_owned())
 }
 
 fn unit_health(basis: &Basis<'_>, key: &Key) -> (HealthState, String) {

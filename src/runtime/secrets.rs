@@ -19,6 +19,30 @@ pub trait Secrets: Send + Sync {
     fn get(&self, secret: &SecretRef) -> Result<SecretString, SecretError>;
 }
 
+/// Those of some keys of a secret that have a value.
+///
+/// # Errors
+/// [`SecretError`], but not for a key that is not there.
+pub fn some_of(
+    secrets: &dyn Secrets,
+    name: &str,
+    keys: &[&'static str],
+) -> Result<BTreeMap<&'static str, SecretString>, SecretError> {
+    let mut values = BTreeMap::new();
+    for key in keys {
+        let secret = SecretRef {
+            name: name.to_owned(),
+            key: Some((*key).to_owned()),
+        };
+        match secrets.get(&secret) {
+            Ok(value) => drop(values.insert(*key, value)),
+            Err(SecretError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(values)
+}
+
 /// Why a secret has no value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -166,6 +190,22 @@ mod tests {
             "hunter2"
         );
         assert!(!get("path", None).expect("a value").expose_secret().is_empty());
+    }
+
+    #[test]
+    fn keys_that_are_not_there_are_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("username"), "muster\n").expect("written");
+        let place = SecretSource::File(folder.path().display().to_string());
+        let secrets = ConfiguredSecrets::new(BTreeMap::from([
+            ("kafka".to_owned(), place),
+            ("path".to_owned(), SecretSource::Env("PATH".to_owned())),
+        ]));
+        let found = super::some_of(&secrets, "kafka", &["username", "password"]).expect("read");
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["username"]);
+        for name in ["path", "nowhere"] {
+            assert!(super::some_of(&secrets, name, &["username"]).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -66,9 +66,32 @@ pub(super) async fn migrate(db: &Db) -> Result<()> {
     }
 }
 
-async fn upgrade(conn: &mut Conn, text: fn((u32, &'static str, &'static str)) -> &'static str) -> Result<(), Fault> {
-    let table = "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)";
-    conn.raw(table, STATEMENT_DEADLINE).await?;
+/// Whether the schema is still to be brought up to what this build knows. Changes nothing.
+///
+/// # Errors
+/// Refused when the database is newer than this build.
+pub(super) async fn behind(conn: &mut Conn) -> Result<bool, Fault> {
+    let sql = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'schema_version'";
+    let rows = conn.rows(sql, &[]).await?;
+    if read_all("tables", &rows, |row| row.int(0))? == [0] {
+        return Ok(true);
+    }
+    let present = present(conn).await?;
+    Ok(MIGRATIONS
+        .iter()
+        .any(|migration| !present.contains(&i64::from(migration.0))))
+}
+
+/// The tables that migrations make on MySQL.
+pub(super) fn tables() -> impl Iterator<Item = &'static str> {
+    MIGRATIONS
+        .into_iter()
+        .flat_map(|(_, _, mysql)| statements(mysql))
+        .filter_map(|statement| statement.split("CREATE TABLE IF NOT EXISTS ").nth(1)?.split(' ').next())
+}
+
+/// The migrations that were applied; none of them is unknown to this build.
+async fn present(conn: &mut Conn) -> Result<Vec<i64>, Fault> {
     let rows = conn
         .rows("SELECT version FROM schema_version ORDER BY version", &[])
         .await?;
@@ -80,6 +103,13 @@ async fn upgrade(conn: &mut Conn, text: fn((u32, &'static str, &'static str)) ->
         ))
         .into());
     }
+    Ok(present)
+}
+
+async fn upgrade(conn: &mut Conn, text: fn((u32, &'static str, &'static str)) -> &'static str) -> Result<(), Fault> {
+    let table = "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)";
+    conn.raw(table, STATEMENT_DEADLINE).await?;
+    let present = present(conn).await?;
     for migration in MIGRATIONS {
         if present.contains(&i64::from(migration.0)) {
             continue;

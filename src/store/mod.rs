@@ -2,6 +2,7 @@
 
 mod compact;
 mod db;
+mod examine;
 mod fault;
 mod ledger;
 mod migrate;
@@ -12,6 +13,7 @@ mod routed;
 pub mod rows;
 mod value;
 
+pub use examine::{Examined, examine};
 pub use open::{Stores, open, reach, redact};
 pub use routed::RoutedResults;
 

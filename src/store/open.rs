@@ -84,7 +84,7 @@ fn password(url: &str) -> Option<&str> {
 }
 
 /// Names the database in an error, without the password; also where a driver's text repeats the address.
-fn hide(error: StoreError, url: &str) -> StoreError {
+pub(super) fn hide(error: StoreError, url: &str) -> StoreError {
     let clean = |text: String| format!("{}: {}", redact(url), text.replace(url, &redact(url)));
     match error {
         StoreError::Unavailable(text) => StoreError::Unavailable(clean(text)),
@@ -93,7 +93,7 @@ fn hide(error: StoreError, url: &str) -> StoreError {
     }
 }
 
-async fn connect(url: &str) -> Result<Db> {
+pub(super) async fn connect(url: &str) -> Result<Db> {
     if url == "sqlite::memory:" {
         return sqlite_memory().await;
     }

@@ -10,6 +10,7 @@ mod load;
 mod numbers;
 mod perform;
 pub mod pinned;
+mod ready;
 mod report;
 mod reserve;
 mod save;

@@ -1,6 +1,7 @@
 //! Whether a run may start, and what it is pinned to.
 
 use super::pinned::Pinned;
+use super::ready::{check_ready, check_way};
 use super::world::World;
 use crate::control::sync::Published;
 use crate::store::rows::ResultsPin;
@@ -223,6 +224,7 @@ pub(super) async fn resolve(
     let mut targets = project_policy.map(|policy| policy.targets.clone()).unwrap_or_default();
     let base_urls = base_urls(&plan.target, world, &mut targets).await?;
     let (pool_key, pool, environment) = find_pool(desired, &plan)?;
+    check_way(world, &plan, &pool).await?;
     let workers = pool.capacity.workers_for(&plan.phases);
     if workers > pool.max {
         return Err(Blocked::PoolTooSmall {
@@ -356,13 +358,6 @@ async fn check_suspended(key: &Key, plan: &TestPlan, ledger: &dyn Ledger, now: T
         }),
         None => Ok(()),
     }
-}
-
-async fn check_ready(world: &dyn World, key: &Key) -> Result<(), Blocked> {
-    world.check_ready(key).await.map_err(|reason| Blocked::NotReady {
-        key: key.clone(),
-        reason,
-    })
 }
 
 /// What is aimed at; replicas of a service are what Muster itself runs, so they are always allowed.
@@ -500,6 +495,7 @@ pub(super) async fn renew(
     pinned.commands_allowed = policy.process_enabled;
     check_caps(&pinned, &project.map(|policy| policy.caps.clone()).unwrap_or_default())?;
     let (_, pool, environment) = find_pool(&published(world)?.desired, &pinned.plan)?;
+    check_way(world, &pinned.plan, &pool).await?;
     if pinned.workers > pool.max {
         return Err(Blocked::PoolTooSmall {
             needed: pinned.workers,

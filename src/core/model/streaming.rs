@@ -14,6 +14,9 @@ pub struct KafkaCluster {
     pub topics: Vec<Topic>,
 }
 
+/// What a Kafka cluster's secret may hold, as [`ExternalKafka::secret`] says.
+pub const KAFKA_SECRET_KEYS: [&str; 4] = ["username", "password", "mechanism", "ca"];
+
 /// Where a Kafka cluster is found and how its clients prove themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExternalKafka {

@@ -117,7 +117,7 @@ impl Prober {
     pub(super) fn new(sheet: &Sheet, waker: Waker) -> Self {
         let health = match &sheet.spec.work {
             UnitWork::Replica { health, .. } => health.clone(),
-            UnitWork::Worker { .. } => None,
+            UnitWork::Worker { .. } | UnitWork::Ingest { .. } => None,
         };
         let (sender, answers) = channel();
         let now = Instant::now();

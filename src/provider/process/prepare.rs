@@ -41,6 +41,11 @@ pub(super) fn sheet(
             sheet.command = layout::worker_command(&config.muster_exe, launch, unit);
             Ok((sheet, SecretEnv::new()))
         }
+        UnitWork::Ingest { kafka, topic, database } => {
+            sheet.command = layout::ingest_command(&config.muster_exe, kafka, topic);
+            let secrets = layout::ingest_secrets(&unit.name, kafka, database, materials)?;
+            Ok((sheet, secrets))
+        }
         UnitWork::Replica { .. } if !config.commands => Err(refused(
             "the settings do not let plans run commands on this host (`process: {enabled: true}`)",
         )),

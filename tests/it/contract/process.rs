@@ -93,7 +93,7 @@ async fn output(provider: &dyn Provider, unit: &UnitName, holds: &str) -> String
 fn replica_parts(unit: &mut UnitSpec) -> (&mut Vec<EnvVar>, &mut Vec<UnitFile>, &mut Option<Health>) {
     match &mut unit.work {
         UnitWork::Replica { env, files, health, .. } => (env, files, health),
-        UnitWork::Worker { .. } => panic!("a replica"),
+        _ => panic!("a replica"),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::{Lower, at};
 use crate::model::environment::{Capacity, Environment, EnvironmentLimits, Price, ProviderSpec, WorkerPool};
-use crate::model::key::Kind;
+use crate::model::key::{Key, Kind};
 use crate::spec::code::Code;
-use crate::spec::wire::environment::{EnvironmentSpec, Provider, WorkerPoolSpec};
+use crate::spec::wire::environment::{EnvironmentSpec, Provider, WorkerPoolSpec, Workers};
 use std::time::Duration;
 
 /// Bounds of `orphanTimeout` (promise 41): shorter and a slow network ends load, longer and load outlives its owner.
@@ -63,37 +63,7 @@ impl Lower<'_, '_> {
             vus: capacity.vus,
             rate: capacity.rate,
         });
-        let min = wire.workers.as_ref().and_then(|workers| workers.min).unwrap_or(0);
-        let max = wire
-            .workers
-            .as_ref()
-            .and_then(|workers| workers.max)
-            .unwrap_or(min.max(1));
-        let workers = "/spec/workers";
-        if min > max {
-            self.error(
-                &at(workers, "min"),
-                Code::OutOfRange,
-                format!("`min` is {min} and `max` only {max}"),
-            );
-        }
-        let cap = self.project().caps.workers;
-        if max > cap {
-            let text = format!(
-                "the pool may have {max} workers; project {} may have {cap}",
-                self.key.project
-            );
-            self.error(&at(workers, "max"), Code::CapExceeded, text);
-        }
-        if let Some(limit) = environment
-            .as_ref()
-            .and_then(|key| self.index.environment(key))
-            .and_then(|environment| environment.limits.workers)
-            && max > limit
-        {
-            let text = format!("the pool may have {max} workers; its environment {limit}");
-            self.error(&at(workers, "max"), Code::LimitExceeded, text);
-        }
+        let (min, max) = self.pool_bounds(wire.workers.as_ref(), environment.as_ref());
         let provisioning = wire.provisioning.as_ref();
         let ready = provisioning.and_then(|provisioning| provisioning.ready_timeout.as_ref());
         let ready_timeout = self.positive("/spec/provisioning/readyTimeout", ready, Duration::from_secs(300));
@@ -124,5 +94,36 @@ impl Lower<'_, '_> {
             orphan_timeout,
             bus,
         })
+    }
+
+    /// How many workers a pool has at least and at most.
+    fn pool_bounds(&mut self, wire: Option<&Workers>, environment: Option<&Key>) -> (u32, u32) {
+        let min = wire.and_then(|workers| workers.min).unwrap_or(0);
+        let max = wire.and_then(|workers| workers.max).unwrap_or(min.max(1));
+        let workers = "/spec/workers";
+        if min > max {
+            self.error(
+                &at(workers, "min"),
+                Code::OutOfRange,
+                format!("`min` is {min} and `max` only {max}"),
+            );
+        }
+        let cap = self.project().caps.workers;
+        if max > cap {
+            let text = format!(
+                "the pool may have {max} workers; project {} may have {cap}",
+                self.key.project
+            );
+            self.error(&at(workers, "max"), Code::CapExceeded, text);
+        }
+        if let Some(limit) = environment
+            .and_then(|key| self.index.environment(key))
+            .and_then(|environment| environment.limits.workers)
+            && max > limit
+        {
+            let text = format!("the pool may have {max} workers; its environment {limit}");
+            self.error(&at(workers, "max"), Code::LimitExceeded, text);
+        }
+        (min, max)
     }
 }

@@ -1,0 +1,86 @@
+//! Reaches what somebody else runs: databases through the store.
+
+use super::{External, Outside};
+use crate::runtime::secrets::Secrets;
+use crate::store;
+use async_trait::async_trait;
+use muster_core::base::chain::chain;
+use muster_core::model::observed::ExternalSight;
+use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::sync::Arc;
+
+/// The daemon's own way.
+pub struct Reach {
+    secrets: Arc<dyn Secrets>,
+}
+
+impl Reach {
+    /// With the values of the settings' secrets, read anew at each look.
+    pub fn new(secrets: Arc<dyn Secrets>) -> Self {
+        Self { secrets }
+    }
+
+    fn url(&self, database: &DatabaseCluster) -> Result<SecretString, String> {
+        self.secrets.get(&database.url).map_err(|error| chain(&error))
+    }
+
+    async fn database(&self, database: &DatabaseCluster) -> Result<ExternalSight, String> {
+        let url = self.url(database)?;
+        let examined = store::examine(url.expose_secret())
+            .await
+            .map_err(|error| chain(&error))?;
+        let server = &examined.server;
+        let mut problems = examined.problems;
+        problems.extend(wrong_engine(database.engine, server));
+        Ok(if !problems.is_empty() {
+            ExternalSight::Unfit {
+                summary: format!("{server}: {}", problems.join("; ")),
+            }
+        } else if examined.migrate {
+            ExternalSight::Missing {
+                what: vec!["tables for results".to_owned()],
+                summary: format!("{server} answers, its tables are to be made or brought up to date"),
+            }
+        } else {
+            ExternalSight::Fine {
+                summary: format!("{server} answers, its tables are there"),
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl External for Reach {
+    async fn look(&self, outside: &Outside) -> ExternalSight {
+        let sight = match outside {
+            Outside::Kafka(_) => Err("this build does not reach Kafka yet".to_owned()),
+            Outside::Database(database) => self.database(database).await,
+        };
+        sight.unwrap_or_else(|summary| ExternalSight::Unreachable { summary })
+    }
+
+    async fn make(&self, outside: &Outside) -> Result<ExternalSight, String> {
+        match outside {
+            Outside::Kafka(_) => Err("this build does not reach Kafka yet".to_owned()),
+            Outside::Database(database) => {
+                let sight = self.database(database).await?;
+                // What will not do is left as it is until somebody mends it.
+                if !matches!(sight, ExternalSight::Missing { .. }) {
+                    return Ok(sight);
+                }
+                let url = self.url(database)?;
+                store::open(url.expose_secret()).await.map_err(|error| chain(&error))?;
+                self.database(database).await
+            }
+        }
+    }
+}
+
+fn wrong_engine(engine: DatabaseEngine, server: &str) -> Option<String> {
+    let (wanted, word) = match engine {
+        DatabaseEngine::Mysql => ("MySQL", "mysql"),
+        DatabaseEngine::Mariadb => ("MariaDB", "mariadb"),
+    };
+    (!server.starts_with(wanted)).then(|| format!("its document says `engine: {word}`"))
+}

@@ -1,0 +1,23 @@
+//! Whether what a run needs is there and in sync.
+
+use super::start::Blocked;
+use super::world::World;
+use muster_core::model::environment::WorkerPool;
+use muster_core::model::key::Key;
+use muster_core::model::plan::TestPlan;
+
+/// A resource that is not Ready, or not as the newest commit wants it, holds the run back.
+pub(super) async fn check_ready(world: &dyn World, key: &Key) -> Result<(), Blocked> {
+    world.check_ready(key).await.map_err(|reason| Blocked::NotReady {
+        key: key.clone(),
+        reason,
+    })
+}
+
+/// What must be there for numbers to arrive: the cluster that carries them and the database they go to.
+pub(super) async fn check_way(world: &dyn World, plan: &TestPlan, pool: &WorkerPool) -> Result<(), Blocked> {
+    for key in pool.bus.iter().map(|bus| &bus.cluster).chain(&plan.results) {
+        check_ready(world, key).await?;
+    }
+    Ok(())
+}
