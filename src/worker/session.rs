@@ -13,7 +13,7 @@ use muster_core::model::unit::UnitName;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -219,10 +219,12 @@ impl Session {
         let mut beat = interval(wire::HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.board.mark_changed();
+        let mut heard = tokio::time::Instant::now();
         loop {
             tokio::select! {
-                message = timeout(SILENCE, inbox.message()) => {
-                    let message = message.map_err(|_| Cut::Broken("the owner is silent"))??;
+                message = timeout_at(heard + SILENCE, inbox.message()) => {
+                    let message = message.map_err(|_| Cut::Broken("it is silent"))??;
+                    heard = tokio::time::Instant::now();
                     let what = message.ok_or(Cut::Broken("the owner closed the connection"))?.what;
                     self.deadman.heard();
                     self.obey(&outbox, what).await?;

@@ -216,3 +216,25 @@ fn every_kind_of_metric_has_its_numbers() {
     assert_eq!(view.rule_value(&RuleMetric::WorkerCpu, Over::Range(0, 3)), Some(0.5));
     assert_eq!(view.rule_value(&RuleMetric::WorkerCpu, Over::Range(1, 2)), Some(0.625));
 }
+
+#[test]
+fn each_workers_own_numbers_are_those_of_its_last_seconds() {
+    let mut view = RunView::new(&plan(&["a"]), 2);
+    for second in 0..20 {
+        view.apply_worker(second, 0, &at_ease("a", 10));
+        // The second worker's rate doubles, and it stops reporting.
+        if second < 15 {
+            view.apply_worker(second, 1, &at_ease("a", if second < 10 { 10 } else { 20 }));
+        }
+    }
+    // A part that comes late is not taken for the newest.
+    let mut late = at_ease("a", 0);
+    late.vus = 99;
+    view.apply_worker(3, 0, &late);
+    let workers = view.live_workers();
+    let shown = workers
+        .iter()
+        .map(|worker| (worker.index, worker.second, worker.iterations_per_s));
+    assert_eq!(shown.collect::<Vec<_>>(), [(0, 19, 10.0), (1, 14, 20.0)]);
+    assert!(workers.iter().all(|worker| worker.vus != 99 && worker.bad_seconds == 0));
+}
