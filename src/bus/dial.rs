@@ -126,6 +126,14 @@ impl Dial {
     }
 }
 
+/// Takes the address of an owner as a person writes it.
+///
+/// # Errors
+/// When it is none.
+pub fn parse_address(text: &str) -> Result<String, &'static str> {
+    host_of(text).map(|_| text.to_owned()).ok_or("an address is HOST:PORT")
+}
+
 /// The host of `HOST:PORT`, brackets of an IPv6 address apart.
 fn host_of(address: &str) -> Option<&str> {
     let (host, port) = address.rsplit_once(':')?;

@@ -3,6 +3,7 @@
 use super::Global;
 use super::exit::Exit;
 use super::output;
+use crate::bus::dial::parse_address;
 use crate::runtime::telemetry;
 use crate::worker::{self, Address, Dial, News, Teller};
 use clap::Args;
@@ -21,6 +22,7 @@ pub struct WorkerArgs {
     #[arg(
         long,
         value_name = "HOST:PORT",
+        value_parser = parse_address,
         required_unless_present = "join_file",
         conflicts_with = "join_file"
     )]
