@@ -2,6 +2,7 @@
 
 pub mod dial;
 pub mod direct;
+pub mod kafka;
 pub mod memory;
 pub mod wire;
 
@@ -30,11 +31,11 @@ pub struct Message {
 /// A worker's end. One sender per session, in order.
 #[async_trait]
 pub trait Producer: Send {
-    /// Sends messages of one session, in their order, and waits until the last is stored (promise 49); returns the session's
-    /// watermark, which is at least the last sequence.
+    /// Sends messages of one session, in their order, and waits until the last is safe: stored (promise 49), or kept by a bus that
+    /// gives it to ingest again and again until it is. Returns up to where all are safe, which is at least the last sequence.
     ///
     /// # Errors
-    /// When they are not known to be stored; a part of them may be: send all of them again. Refused: the first one will
+    /// When they are not known to be safe; a part of them may be: send all of them again. Refused: the first one will
     /// never be taken.
     async fn send(&mut self, messages: &[Message]) -> Result<u64, BusError>;
 }

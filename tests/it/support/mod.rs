@@ -2,6 +2,7 @@
 
 pub mod flaky;
 pub mod git_server;
+pub mod kafka;
 pub mod mariadb;
 pub mod muster;
 pub mod nginx;
