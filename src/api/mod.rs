@@ -5,6 +5,7 @@ mod error;
 mod events;
 mod extract;
 mod health;
+pub mod ingest;
 mod plans;
 mod runs;
 mod views;

@@ -10,6 +10,7 @@ mod events;
 mod exit;
 mod explain;
 mod get;
+mod ingest;
 mod init;
 mod local;
 mod output;
@@ -104,6 +105,7 @@ enum Command {
     Diff(diff::DiffArgs),
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
+    Ingest(ingest::IngestArgs),
     Check(check::CheckArgs),
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
@@ -183,7 +185,7 @@ fn install_tls() {
 }
 
 fn run(command: Command, global: &Global) -> Result<Exit> {
-    let serves = matches!(command, Command::Serve(_));
+    let serves = matches!(command, Command::Serve(_) | Command::Ingest(_));
     telemetry::log_to_stderr(
         global.verbose,
         if serves { "info" } else { "error" },
@@ -210,6 +212,7 @@ async fn dispatch(command: Command, global: &Global) -> Result<Exit> {
         Command::Diff(args) => diff::run(&args, global).await,
         Command::Run(args) => run::run(&args, global).await,
         Command::Serve(args) => serve::run(&args).await,
+        Command::Ingest(args) => ingest::run(&args).await,
         Command::Check(args) => check::run(&args, global).await,
         Command::Get(args) => get::run(&args, global).await,
         Command::Describe(args) => describe::run(&args, global).await,

@@ -4,12 +4,20 @@ use crate::bus::Message;
 use crate::store::rows::{Flush, SessionRow};
 use muster_core::measure::frame::{Body, DROPPED_MAX, Frame};
 use muster_core::model::id::{RunId, SessionId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Highest sequence taken: thirty years of seconds, far below what a database's integers hold.
 const SEQUENCE_MAX: u64 = 1_000_000_000;
 /// Highest run second taken: a week; the longest run that settings allow is shorter.
 const SECOND_MAX: u32 = 7 * 24 * 3_600;
+
+/// What is missing for so long was lost on the way (a bus that deleted it, a database set back): what follows is taken then, and the hole
+/// told with the session's end. Longer than any cut that a worker's spool rides out.
+const HOLE_MAX: Duration = Duration::from_secs(600);
+/// Runs whose sessions are remembered; those that hold nothing are read again when they are needed.
+const RUNS_MAX: usize = 1_024;
 
 /// What is known of runs and their sessions.
 #[derive(Debug, Default)]
@@ -25,6 +33,8 @@ struct Session {
     /// Up to here all is stored or held.
     taken: u64,
     ended: bool,
+    /// Since when something before what comes is missing.
+    early_since: Option<Instant>,
     /// Sequences that never came, before ones that did.
     gaps: Vec<(u64, u64)>,
 }
@@ -60,9 +70,20 @@ impl Known {
                 stored: row.watermark,
                 taken: row.watermark,
                 ended: row.end.is_some_and(|end| end <= row.watermark),
+                early_since: None,
                 gaps: Vec::new(),
             });
         }
+    }
+
+    /// Whether there is no room for another run.
+    pub fn is_full(&self) -> bool {
+        self.runs.len() >= RUNS_MAX
+    }
+
+    /// Forgets all other runs.
+    pub fn keep_only(&mut self, runs: &BTreeSet<RunId>) {
+        self.runs.retain(|run, _| runs.contains(run));
     }
 
     /// A run is over, or must be read anew.
@@ -91,7 +112,10 @@ impl Known {
     }
 
     /// Judges a message, and counts it as held if it is to be taken.
-    pub fn judge(&mut self, message: &Message) -> Verdict {
+    pub fn judge(&mut self, message: &Message, now: Instant) -> Verdict {
+        if message.run.0.is_nil() {
+            return Verdict::Refuse("it does not say of which session it is".to_owned());
+        }
         let sessions = self.runs.get_mut(&message.run);
         let Some(session) = sessions.and_then(|sessions| sessions.get_mut(&message.session)) else {
             return Verdict::UnknownSession;
@@ -112,8 +136,12 @@ impl Known {
         let from = session.taken;
         // Taken now, it would raise the watermark over what still comes, which would then be taken for a repeat.
         if frame.sequence - 1 - frame.skipped > from {
-            return Verdict::Early;
+            let since = *session.early_since.get_or_insert(now);
+            if now.duration_since(since) < HOLE_MAX {
+                return Verdict::Early;
+            }
         }
+        session.early_since = None;
         if message.sequence > from + 1 {
             session.missed(from + 1, message.sequence - 1);
         }

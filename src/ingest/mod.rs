@@ -2,6 +2,7 @@
 
 mod accept;
 mod flush;
+mod reject;
 mod seal;
 #[cfg(test)]
 mod simulation_tests;
@@ -19,6 +20,7 @@ use flush::{Batch, Closed};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use muster_core::model::id::RunId;
+use reject::Rejects;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -30,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// A batch of so many frames is stored at once.
 const FLUSH_FRAMES: usize = 512;
+/// And one of so many bytes, encoded: some of the largest frames.
+const FLUSH_BYTES: usize = 16 << 20;
 /// Messages taken from the bus at a time.
 const RECEIVE_MAX: usize = 128;
 /// What ingest holds unstored, encoded, if it is of two runs; beyond twice this nothing is taken from the bus. Frames then stay in
@@ -72,6 +76,7 @@ pub struct Intake {
     /// At most one batch of each run, its oldest.
     appending: FuturesUnordered<BoxFuture<'static, (RunId, Result<Appended, StoreError>)>>,
     appended_runs: BTreeSet<RunId>,
+    rejects: Rejects,
 }
 
 /// Ingest into a results store: the handle and the loop.
@@ -93,6 +98,7 @@ pub fn ingest(results: Arc<dyn Results>, clock: Clock) -> (Ingest, Intake) {
         unreadable_until: BTreeMap::new(),
         appending: FuturesUnordered::new(),
         appended_runs: BTreeSet::new(),
+        rejects: Rejects::default(),
     };
     (Ingest { shared }, intake)
 }
@@ -155,6 +161,7 @@ impl Intake {
                 self.unreadable_until.remove(&run);
             }
             self.begin_appends();
+            self.rejects.begin(&self.shared.results);
             match self.wait(consumer, &stop).await {
                 Woken::Stop | Woken::Received(None) => break,
                 Woken::Received(Some(deliveries)) => {
@@ -187,7 +194,9 @@ impl Intake {
     }
 
     async fn wait(&mut self, consumer: &mut dyn Consumer, stop: &CancellationToken) -> Woken {
-        let may_take = self.shared.held_bytes() + self.open_bytes() < 2 * HELD_MAX_BYTES;
+        let held = self.shared.held_bytes() + self.open_bytes();
+        metrics::gauge!("muster_ingest_held_bytes").set(held as f64);
+        let may_take = held < 2 * HELD_MAX_BYTES;
         let retry = self.next_retry();
         let far = self.shared.clock.instant() + Duration::from_secs(3_600);
         tokio::select! {
@@ -196,6 +205,7 @@ impl Intake {
             Some((run, result)) = self.appending.next() => Woken::Appended(run, result),
             () = sleep_until(self.next_flush.unwrap_or(far)), if self.next_flush.is_some() => Woken::Flush,
             () = sleep_until(retry.unwrap_or(far)), if retry.is_some() => Woken::Retry,
+            () = self.rejects.kept() => Woken::Retry,
             () = self.shared.flush_now.notified() => Woken::Flush,
             deliveries = consumer.receive(RECEIVE_MAX), if may_take => Woken::Received(deliveries),
         }
@@ -225,19 +235,20 @@ impl Intake {
             count("full");
             return;
         }
-        let mut verdict = self.known.judge(&delivery.message);
+        let now = self.shared.clock.instant();
+        let mut verdict = self.known.judge(&delivery.message, now);
         if matches!(verdict, Verdict::UnknownSession) {
             if self.read_sessions(run).await.is_err() {
                 // Not stored, so it comes again.
                 return;
             }
-            verdict = self.known.judge(&delivery.message);
+            verdict = self.known.judge(&delivery.message, now);
         }
         match verdict {
             Verdict::Take { frame, from } => {
                 let batch = self.open.entry(run).or_insert_with(|| Batch::new(run));
                 batch.add(*frame, from, delivery);
-                let is_full = batch.frames() >= FLUSH_FRAMES;
+                let is_full = batch.frames() >= FLUSH_FRAMES || batch.bytes() >= FLUSH_BYTES;
                 lock(&self.shared.open).insert(run, batch.frames());
                 if is_full {
                     self.close(run);
@@ -254,8 +265,8 @@ impl Intake {
                 self.hold_answer(delivery);
             }
             Verdict::Early => count("early"),
-            Verdict::Refuse(reason) => refuse(delivery, reason),
-            Verdict::UnknownSession => refuse(delivery, "the session is unknown".to_owned()),
+            Verdict::Refuse(reason) => self.refuse(delivery, reason),
+            Verdict::UnknownSession => self.refuse(delivery, "the session is unknown".to_owned()),
         }
     }
 
@@ -282,6 +293,11 @@ impl Intake {
         match rows {
             Ok(rows) => {
                 self.unreadable_until.remove(&run);
+                if self.known.is_full() {
+                    let mut busy = self.shared.held_runs();
+                    busy.extend(self.open.keys());
+                    self.known.keep_only(&busy);
+                }
                 self.known.learn(run, rows);
                 Ok(())
             }
@@ -293,6 +309,14 @@ impl Intake {
                 Err(error)
             }
         }
+    }
+
+    fn refuse(&mut self, delivery: Delivery, reason: String) {
+        count("refused");
+        let message = &delivery.message;
+        tracing::warn!(run = %message.run, session = %message.session, %reason, "frame refused");
+        self.rejects.add(message, &reason, self.shared.clock.now());
+        let _ = delivery.fate.send(Fate::Refused(reason));
     }
 
     fn close_all(&mut self) {
@@ -398,12 +422,6 @@ impl Intake {
             self.take(delivery).await;
         }
     }
-}
-
-fn refuse(delivery: Delivery, reason: String) {
-    count("refused");
-    tracing::warn!(run = %delivery.message.run, session = %delivery.message.session, %reason, "frame refused");
-    let _ = delivery.fate.send(Fate::Refused(reason));
 }
 
 fn count(fate: &'static str) {

@@ -7,7 +7,7 @@
 use super::{Ingest, ingest};
 use crate::bus::{Delivery, Fate, Message, memory};
 use crate::runtime::clock::Clock;
-use crate::store::rows::{Appended, Flush, PartOf, SessionRow, SlicePart};
+use crate::store::rows::{Appended, Flush, PartOf, RejectRow, SessionRow, SlicePart};
 use crate::store::{Results, StoreError};
 use async_trait::async_trait;
 use muster_core::measure::frame::{Body, Frame};
@@ -164,6 +164,14 @@ impl Results for Database {
         // The answer is lost.
         self.fate(15).await?;
         Ok(appended)
+    }
+
+    async fn reject(&self, _: RunId, _: &[RejectRow]) -> Result<(), StoreError> {
+        self.fate(10).await
+    }
+
+    async fn rejects(&self, _: RunId) -> Result<Vec<RejectRow>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn parts(&self, _: RunId, _: u64, _: u32) -> Result<Vec<(u64, SlicePart)>, StoreError> {

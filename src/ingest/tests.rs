@@ -3,7 +3,7 @@
 use super::{Ingest, ingest};
 use crate::bus::{BusError, Message, Producer as _, memory};
 use crate::runtime::clock::Clock;
-use crate::store::rows::{Appended, Flush, PartOf, SessionRow, SlicePart};
+use crate::store::rows::{Appended, Flush, PartOf, RejectRow, SessionRow, SlicePart};
 use crate::store::{Results, StoreError, open};
 use async_trait::async_trait;
 use muster_core::measure::frame::{Body, Frame};
@@ -106,6 +106,12 @@ impl Results for Shaky {
             return Err(away());
         }
         result
+    }
+    async fn reject(&self, run: RunId, rows: &[RejectRow]) -> Result<(), StoreError> {
+        self.inner.reject(run, rows).await
+    }
+    async fn rejects(&self, run: RunId) -> Result<Vec<RejectRow>, StoreError> {
+        self.inner.rejects(run).await
     }
     async fn parts(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<(u64, SlicePart)>, StoreError> {
         self.inner.parts(run, after, limit).await

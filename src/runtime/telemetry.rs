@@ -66,6 +66,12 @@ fn describe() {
         "muster_ingest_frames_total",
         "Frames of workers, by what became of them"
     );
+    describe_gauge!("muster_ingest_held_bytes", "Frames that came and are not stored yet");
+    describe_gauge!(
+        "muster_ingest_lag_records",
+        "Records in the partitions of this member that are not committed yet"
+    );
+    describe_gauge!("muster_ingest_partitions", "Partitions that this member reads");
     describe_counter!(
         "muster_worker_rejected_total",
         "Workers that were turned away, by reason"

@@ -25,8 +25,8 @@ use muster_core::model::observed::{AppliedResource, DeletionApproval, InventoryR
 use muster_core::model::run::Event;
 use muster_core::model::unit::UnitName;
 use rows::{
-    Appended, ChangesetRow, EventFilter, EventRow, Flush, HookRow, Inserted, Overlay, ProjectRow, RunFilter, RunRow,
-    RunWorkerRow, SessionRow, SlicePart,
+    Appended, ChangesetRow, EventFilter, EventRow, Flush, HookRow, Inserted, Overlay, ProjectRow, RejectRow, RunFilter,
+    RunRow, RunWorkerRow, SessionRow, SlicePart,
 };
 
 /// What a store could not do.
@@ -165,6 +165,11 @@ pub trait Results: Send + Sync {
     /// After [`StoreError::Unavailable`] it is unknown whether the flush is stored: send the same again. [`Appended::Moved`] and
     /// watermarks that stand at `to` then say that it was. (Only reading may be too early: a commit can still be on its way.)
     async fn append(&self, flush: &Flush) -> Result<Appended>;
+    /// Keeps frames of a run that ingest refused, with the reason, for some days; the run may be one nobody knows. One that is kept already
+    /// is left as it is. Only the first of each run, and so many of all, are kept: nobody reads more, and anybody can send them.
+    async fn reject(&self, run: RunId, rows: &[RejectRow]) -> Result<()>;
+    /// The refused frames of a run that were kept.
+    async fn rejects(&self, run: RunId) -> Result<Vec<RejectRow>>;
     /// Parts of a run after a cursor, in the order stored, at most `limit`; each with its cursor. A cursor of a run stays good while
     /// the run is appended to, by however many, and over the seal.
     ///

@@ -3,10 +3,11 @@
 use super::db::{Conn, Db, transaction};
 use super::fault::Fault;
 use super::read;
-use super::rows::{Appended, Flush, PartOf, SessionRow, SlicePart};
+use super::rows::{Appended, Flush, PartOf, RejectRow, SessionRow, SlicePart};
 use super::value::{Row, Value, read_all, values};
 use super::{Result, Results, StoreError};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use muster_core::model::id::{RunId, SessionId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,12 @@ use uuid::Uuid;
 pub(super) struct SqlResults {
     pub(super) db: Arc<Db>,
 }
+
+/// Refused frames kept: of one run, and of all.
+const REJECTS_OF_RUN_MAX: usize = 100;
+const REJECTS_MAX: usize = 10_000;
+/// And for so long: a week.
+const REJECT_KEPT_US: i64 = 7 * 24 * 3_600 * 1_000_000;
 
 /// The columns of a part as written.
 pub(super) const PART_COLUMNS: [&str; 8] = [
@@ -183,6 +190,54 @@ impl Results for SqlResults {
 
     async fn append(&self, flush: &Flush) -> Result<Appended> {
         transaction!(self.db, |tx| { self.store(&mut tx, flush).await })
+    }
+
+    async fn reject(&self, run: RunId, rows: &[RejectRow]) -> Result<()> {
+        let Some(newest) = rows.iter().map(|row| row.at).max() else {
+            return Ok(());
+        };
+        let columns = ["run", "session", "sequence", "reason", "bytes", "at"];
+        let insert = self.db.upsert_sql("reject", &columns, &[]);
+        transaction!(self.db, |tx| {
+            let old = newest.as_microsecond() - REJECT_KEPT_US;
+            tx.execute("DELETE FROM reject WHERE at < ?", &values![old]).await?;
+            let count = "SELECT COUNT(*), COUNT(CASE WHEN run = ? THEN 1 END) FROM reject";
+            let counts = read_all("reject", &tx.rows(count, &values![run.0]).await?, |row| {
+                Ok((usize::try_from(row.int(0)?)?, usize::try_from(row.int(1)?)?))
+            })?;
+            let (all, of_run) = counts.into_iter().next().unwrap_or_default();
+            let room = REJECTS_MAX
+                .saturating_sub(all)
+                .min(REJECTS_OF_RUN_MAX.saturating_sub(of_run));
+            for row in rows.iter().take(room) {
+                let values = values![
+                    run.0,
+                    row.session.0,
+                    row.sequence,
+                    row.reason.as_str(),
+                    row.bytes,
+                    row.at
+                ];
+                tx.execute(insert.clone(), &values).await?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn rejects(&self, run: RunId) -> Result<Vec<RejectRow>> {
+        let sql =
+            "SELECT session, sequence, reason, bytes, at FROM reject WHERE run = ? ORDER BY at, session, sequence";
+        let read = |row: &Row| {
+            Ok(RejectRow {
+                run,
+                session: SessionId(Uuid::from_slice(&row.bytes(0)?)?),
+                sequence: u64::try_from(row.int(1)?)?,
+                reason: row.text(2)?,
+                bytes: u64::try_from(row.int(3)?)?,
+                at: Timestamp::from_microsecond(row.int(4)?)?,
+            })
+        };
+        self.db.fetch("reject", sql, &values![run.0], read).await
     }
 
     async fn parts(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<(u64, SlicePart)>> {

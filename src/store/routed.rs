@@ -3,7 +3,7 @@
 //! Databases are opened when a run first needs them and shared by all runs of the same address. One that cannot be reached is
 //! unavailable to its own runs and to nobody else.
 
-use super::rows::{Appended, Flush, ResultsPin, SessionRow, SlicePart};
+use super::rows::{Appended, Flush, RejectRow, ResultsPin, SessionRow, SlicePart};
 use super::{Ledger, Result, Results, StoreError, Stores, open};
 use crate::runtime::clock::Clock;
 use crate::runtime::secrets::Secrets;
@@ -303,6 +303,14 @@ impl Results for RoutedResults {
 
     async fn append(&self, flush: &Flush) -> Result<Appended> {
         at_place!(self, flush.run, append(flush))
+    }
+
+    async fn reject(&self, run: RunId, rows: &[RejectRow]) -> Result<()> {
+        at_place!(self, run, reject(run, rows))
+    }
+
+    async fn rejects(&self, run: RunId) -> Result<Vec<RejectRow>> {
+        at_place!(self, run, rejects(run))
     }
 
     async fn parts(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<(u64, SlicePart)>> {

@@ -228,6 +228,23 @@ pub enum PartOf {
     Worker(u32),
 }
 
+/// A frame that ingest refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectRow {
+    /// The run it claims to be of.
+    pub run: RunId,
+    /// The session it claims to be of.
+    pub session: SessionId,
+    /// Its sequence, as it claims.
+    pub sequence: u64,
+    /// Why it was refused.
+    pub reason: String,
+    /// Its size.
+    pub bytes: u64,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// What became of a flush.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {

@@ -5,6 +5,7 @@ use super::fetch;
 use super::news::{News, Teller};
 use super::uplink::Spool;
 use super::usage::Usage;
+use super::way::{Topic, Way};
 use crate::bus::dial::Dial;
 use crate::bus::wire::{self, command, ended, progress};
 use futures_util::FutureExt as _;
@@ -47,6 +48,7 @@ pub(super) struct Keeper {
     pub commands: mpsc::Receiver<wire::Command>,
     pub released: mpsc::Sender<RunId>,
     pub board: watch::Sender<Board>,
+    pub way: watch::Sender<Way>,
     pub spool: Spool,
     pub deadman: Arc<Deadman>,
     /// The dead-man's switch's time while no run is held.
@@ -186,7 +188,7 @@ impl Keeper {
             .unwrap_or(self.base)
     }
 
-    fn prepare(&mut self, run: RunId, prepare: wire::Prepare) {
+    fn prepare(&mut self, run: RunId, mut prepare: wire::Prepare) {
         if let Some((held, _)) = self.board.borrow().held {
             if held != run {
                 tracing::warn!(%run, %held, "told to prepare a run while another one is held");
@@ -204,6 +206,9 @@ impl Keeper {
             index: prepare.index,
             count: prepare.count,
         });
+        let topic = prepare.kafka.take().map(Topic::read).transpose();
+        let way = topic.as_ref().ok().cloned().flatten();
+        self.way.send_replace(way.map(|topic| (session, topic)));
         self.spool.open(run, session, prepare.index);
         self.ending = None;
         self.board.send_replace(Board {
@@ -211,7 +216,7 @@ impl Keeper {
             history: Vec::new(),
         });
         let (dial, threads) = (self.dial.clone(), self.threads);
-        self.stage = Stage::Preparing(tokio::spawn(ready(dial, threads, prepare)));
+        self.stage = Stage::Preparing(tokio::spawn(ready(dial, threads, prepare, topic)));
     }
 
     fn prepared(&mut self, result: Result<Prepared, String>) {
@@ -369,7 +374,15 @@ impl Stage {
 }
 
 /// Fetches and reads everything the load needs.
-async fn ready(dial: Dial, threads: u32, prepare: wire::Prepare) -> Result<Prepared, String> {
+async fn ready(
+    dial: Dial,
+    threads: u32,
+    prepare: wire::Prepare,
+    topic: Result<Option<Topic>, String>,
+) -> Result<Prepared, String> {
+    if let Some(topic) = topic? {
+        topic.check().await?;
+    }
     let plan: LoadPlan =
         serde_json::from_slice(&prepare.plan).map_err(|error| format!("the plan cannot be read: {error}"))?;
     let files = fetch::fetch(&dial, &prepare.files)

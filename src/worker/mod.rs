@@ -7,6 +7,7 @@ mod news;
 mod session;
 mod uplink;
 mod usage;
+mod way;
 
 pub use crate::bus::dial::{Address, Dial};
 pub use news::{News, Teller};
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uplink::Spool;
 use uuid::Uuid;
+use way::Fork;
 
 /// Commands that may wait while one is obeyed; obeying never waits.
 const COMMANDS: usize = 64;
@@ -120,6 +122,7 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
     let (command_sender, commands) = mpsc::channel(COMMANDS);
     let (released_sender, released) = mpsc::channel(COMMANDS);
     let (board_sender, board) = watch::channel(Board::default());
+    let (way_sender, way) = watch::channel(None);
     let spool = Spool::new(uplink::SPOOL_MAX_BYTES);
     let session = Session {
         identity: Identity {
@@ -147,6 +150,7 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
         commands,
         released: released_sender,
         board: board_sender,
+        way: way_sender,
         spool: spool.clone(),
         deadman: deadman.clone(),
         idle_timeout: args.orphan_timeout,
@@ -155,7 +159,7 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
         ending: None,
     };
     let over = CancellationToken::new();
-    let mut producer = DirectProducer::new(args.dial);
+    let mut producer = Fork::new(DirectProducer::new(args.dial), way);
     let keep = async {
         keeper.run(&stop).await;
         over.cancel();

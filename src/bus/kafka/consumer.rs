@@ -132,7 +132,7 @@ impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
             // For the next owner's sake, who would otherwise read more of it again.
-            let grown = self.shared.partitions().to_commit();
+            let grown = self.shared.partitions().take_grown();
             commit(consumer, &self.topic, &grown);
             self.shared.partitions().revoke(ids(list));
             self.changed("taken away", list);
@@ -367,7 +367,7 @@ impl Pump {
     }
 
     fn commit(&mut self) {
-        let grown = self.shared.partitions().to_commit();
+        let grown = self.shared.partitions().take_grown();
         commit(self.consumer.as_ref(), &self.topic, &grown);
     }
 
@@ -408,7 +408,7 @@ impl Pump {
         while let Some(Some((place, fate))) = self.fates.next().now_or_never() {
             self.told(place, fate);
         }
-        let grown = self.shared.partitions().to_commit();
+        let grown = self.shared.partitions().take_grown();
         let (consumer, topic) = (self.consumer, self.topic);
         let work = move || {
             if let Some(list) = positions(&topic, &grown)

@@ -111,7 +111,7 @@ impl Partitions {
     }
 
     /// What has grown since it was last asked for: the offset in each partition before which everything has a fate.
-    pub fn to_commit(&mut self) -> Vec<(i32, i64)> {
+    pub fn take_grown(&mut self) -> Vec<(i32, i64)> {
         let mut grown = Vec::new();
         for (partition, known) in &mut self.owned {
             match known.done() {
@@ -145,17 +145,17 @@ mod tests {
     fn s49_the_commit_trails_the_lowest_record_without_a_fate() {
         let mut partitions = Partitions::default();
         partitions.assign([4]);
-        assert_eq!(partitions.to_commit(), []);
+        assert_eq!(partitions.take_grown(), []);
         let places: Vec<Place> = (10..14).filter_map(|offset| partitions.hand_out(4, offset)).collect();
-        assert_eq!(partitions.to_commit(), [(4, 10)]);
+        assert_eq!(partitions.take_grown(), [(4, 10)]);
         assert!(partitions.told(places[1], true) && partitions.told(places[3], true));
-        assert_eq!(partitions.to_commit(), []);
+        assert_eq!(partitions.take_grown(), []);
         partitions.told(places[0], true);
-        assert_eq!(partitions.to_commit(), [(4, 12)]);
+        assert_eq!(partitions.take_grown(), [(4, 12)]);
         partitions.not_committed([4]);
-        assert_eq!(partitions.to_commit(), [(4, 12)]);
+        assert_eq!(partitions.take_grown(), [(4, 12)]);
         partitions.told(places[2], true);
-        assert_eq!(partitions.to_commit(), [(4, 14)]);
+        assert_eq!(partitions.take_grown(), [(4, 14)]);
     }
 
     #[test]
@@ -170,11 +170,11 @@ mod tests {
         assert_eq!(partitions.read_again(), []);
         // An answer to what was handed out before counts for nothing.
         assert!(!partitions.told(places[1], true));
-        assert_eq!(partitions.to_commit(), [(1, 1)]);
+        assert_eq!(partitions.take_grown(), [(1, 1)]);
         let again = partitions.hand_out(1, 1).unwrap();
         assert_eq!(partitions.hand_out(1, 1), None);
         assert!(partitions.told(again, true));
-        assert_eq!(partitions.to_commit(), [(1, 2)]);
+        assert_eq!(partitions.take_grown(), [(1, 2)]);
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
                         log_end = from;
                     }
                 }
-                for (_, offset) in partitions.to_commit() {
+                for (_, offset) in partitions.take_grown() {
                     prop_assert!((0..offset).all(|each| stored.contains(&each)), "{offset} {stored:?}");
                 }
             }

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use muster::store::rows::{
-    Appended, ChangesetRow, EventFilter, EventRow, Flush, HookRow, Inserted, Overlay, ProjectRow, RunFilter, RunRow,
-    RunWorkerRow, SessionRow, SlicePart,
+    Appended, ChangesetRow, EventFilter, EventRow, Flush, HookRow, Inserted, Overlay, ProjectRow, RejectRow, RunFilter,
+    RunRow, RunWorkerRow, SessionRow, SlicePart,
 };
 use muster::store::{Ledger, Result, Results, StoreError, Stores};
 use muster_core::model::id::{Name, RunId};
@@ -129,6 +129,8 @@ forward! { Results of results:
     open_session(row: &SessionRow) -> ();
     sessions(run: RunId) -> Vec<SessionRow>;
     append(flush: &Flush) -> Appended;
+    reject(run: RunId, rows: &[RejectRow]) -> ();
+    rejects(run: RunId) -> Vec<RejectRow>;
     parts(run: RunId, after: u64, limit: u32) -> Vec<(u64, SlicePart)>;
     seal(run: RunId) -> u64;
     compact(run: RunId) -> ();

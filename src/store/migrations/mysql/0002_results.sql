@@ -28,3 +28,12 @@ CREATE TABLE IF NOT EXISTS slice_part (
   KEY slice_part_by_run (run, generation, id),
   KEY slice_part_by_second (run, generation, second)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE IF NOT EXISTS reject (
+  run BINARY(16) NOT NULL,
+  session BINARY(16) NOT NULL,
+  sequence BIGINT NOT NULL,
+  reason VARCHAR(255) NOT NULL,
+  bytes BIGINT NOT NULL,
+  at BIGINT NOT NULL,
+  PRIMARY KEY (run, session, sequence)
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

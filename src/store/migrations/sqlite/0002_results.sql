@@ -28,3 +28,12 @@ CREATE TABLE IF NOT EXISTS slice_part (
 );
 CREATE INDEX IF NOT EXISTS slice_part_by_run ON slice_part (run, generation, id);
 CREATE INDEX IF NOT EXISTS slice_part_by_second ON slice_part (run, generation, second);
+CREATE TABLE IF NOT EXISTS reject (
+  run BLOB NOT NULL,
+  session BLOB NOT NULL,
+  sequence INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (run, session, sequence)
+);
