@@ -426,6 +426,6 @@ proptest! {
         };
         known.learn(RUN, vec![row]);
         let message = Message { run: RUN, session: session(0), sequence, payload: payload.into() };
-        known.judge(&message);
+        known.judge(&message, tokio::time::Instant::now());
     }
 }

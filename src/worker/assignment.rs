@@ -5,8 +5,9 @@ use super::fetch;
 use super::news::{News, Teller};
 use super::uplink::Spool;
 use super::usage::Usage;
-use super::way::{Topic, Way};
+use super::way::Way;
 use crate::bus::dial::Dial;
+use crate::bus::kafka::{AddressError, TopicAt};
 use crate::bus::wire::{self, command, ended, progress};
 use futures_util::FutureExt as _;
 use muster_core::lifecycle::deadline::BARRIER;
@@ -206,7 +207,7 @@ impl Keeper {
             index: prepare.index,
             count: prepare.count,
         });
-        let topic = prepare.kafka.take().map(Topic::read).transpose();
+        let topic = prepare.kafka.take().map(TopicAt::of_wire).transpose();
         let way = topic.as_ref().ok().cloned().flatten();
         self.way.send_replace(way.map(|topic| (session, topic)));
         self.spool.open(run, session, prepare.index);
@@ -378,10 +379,11 @@ async fn ready(
     dial: Dial,
     threads: u32,
     prepare: wire::Prepare,
-    topic: Result<Option<Topic>, String>,
+    topic: Result<Option<TopicAt>, AddressError>,
 ) -> Result<Prepared, String> {
-    if let Some(topic) = topic? {
-        topic.check().await?;
+    let told = |error: &dyn std::error::Error| muster_core::base::chain::chain(error);
+    if let Some(topic) = topic.map_err(|error| told(&error))? {
+        topic.check().await.map_err(|error| told(&error))?;
     }
     let plan: LoadPlan =
         serde_json::from_slice(&prepare.plan).map_err(|error| format!("the plan cannot be read: {error}"))?;

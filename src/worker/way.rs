@@ -1,52 +1,14 @@
 //! Which way a session's frames go: straight to the owner, or through Kafka. Each run says it for itself.
 
 use crate::bus::direct::DirectProducer;
-use crate::bus::kafka::{Brokers, KafkaProducer, Mechanism, Sasl, check_topic};
-use crate::bus::{BusError, Message, Producer, wire};
+use crate::bus::kafka::{KafkaProducer, TopicAt};
+use crate::bus::{BusError, Message, Producer};
 use async_trait::async_trait;
-use muster_core::base::chain::chain;
 use muster_core::model::id::SessionId;
 use tokio::sync::watch;
 
-/// A topic and its brokers.
-#[derive(Debug, Clone)]
-pub(super) struct Topic {
-    brokers: Brokers,
-    name: String,
-}
-
 /// The way of the session that is open; `None`: to the owner.
-pub(super) type Way = Option<(SessionId, Topic)>;
-
-impl Topic {
-    /// Reads what Prepare says.
-    pub fn read(kafka: wire::Kafka) -> Result<Self, String> {
-        let sasl = match kafka.mechanism.as_str() {
-            "" => None,
-            word => Some(Sasl {
-                mechanism: Mechanism::parse(word).ok_or_else(|| format!("{word} is no mechanism of SASL"))?,
-                username: kafka.username,
-                password: kafka.password.into(),
-            }),
-        };
-        Ok(Self {
-            brokers: Brokers {
-                bootstrap_servers: kafka.bootstrap_servers,
-                sasl,
-                ca: (!kafka.ca.is_empty()).then_some(kafka.ca),
-            },
-            name: kafka.topic,
-        })
-    }
-
-    /// Looks whether frames can go this way: before load starts, not when the first is lost.
-    pub async fn check(&self) -> Result<(), String> {
-        check_topic(&self.brokers, &self.name, 1)
-            .await
-            .map(drop)
-            .map_err(|error| chain(&error))
-    }
-}
+pub(super) type Way = Option<(SessionId, TopicAt)>;
 
 /// Sends each session's frames its way.
 #[derive(Debug)]
@@ -82,7 +44,7 @@ impl Producer for Fork {
             }
             Some((of, topic)) => {
                 if self.kafka.as_ref().is_none_or(|(known, _)| *known != of) {
-                    self.kafka = Some((of, KafkaProducer::new(topic.brokers, topic.name)));
+                    self.kafka = Some((of, KafkaProducer::new(topic.brokers, topic.topic)));
                 }
                 match &mut self.kafka {
                     Some((known, producer)) if *known == session => producer.send(messages).await,

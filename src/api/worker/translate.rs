@@ -1,5 +1,6 @@
 //! Wire messages to the fleet's types and back. What a worker sends is checked here; nothing of it is trusted.
 
+use crate::bus::kafka::TopicAt;
 use crate::bus::wire::{self, command, ended, from_owner, progress};
 use crate::control::fleet::{EndedWhy, Hello, Order, Progress, StopMode, What, WorkerStatus};
 use muster_core::model::id::{RunId, WorkerId};
@@ -87,7 +88,7 @@ pub(super) fn order(order: Order, epoch: u64) -> wire::FromOwner {
             files: assignment.load.files.keys().cloned().collect(),
             seed: assignment.load.seed,
             orphan_timeout_ms: u64::try_from(assignment.load.orphan_timeout.as_millis()).unwrap_or(u64::MAX),
-            kafka: None,
+            kafka: assignment.load.bus.as_ref().map(TopicAt::to_wire),
         }),
         What::Arm { worker_us } => command::What::Arm(wire::Arm { worker_us }),
         What::Commit => command::What::Commit(wire::Commit {}),

@@ -3,11 +3,13 @@
 //! The key of a record is run and session (16 bytes each), so that anyone sees whose it is; its header `sequence` (8 bytes, big endian) is
 //! the message's number; its value is what `measure::frame` wrote. A session's records stand in one partition, in order.
 
+mod at;
 mod consumer;
 mod partitions;
 mod producer;
 mod topic;
 
+pub use at::{AddressError, TopicAt};
 pub use consumer::{ConsumerState, KafkaConsumer};
 pub use producer::KafkaProducer;
 pub use topic::{Lag, TopicSpec, check_topic, ensure_topic, lag};

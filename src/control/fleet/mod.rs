@@ -15,6 +15,7 @@ mod wanted;
 
 pub use session::{Connection, Hello, Order, What};
 
+use crate::bus::kafka::TopicAt;
 use crate::runtime::clock::Clock;
 use door::Bringer;
 use jiff::Timestamp;
@@ -48,6 +49,8 @@ pub struct SharedLoad {
     pub files: BTreeMap<String, Arc<[u8]>>,
     /// Seed of all random draws of the run.
     pub seed: u64,
+    /// Where frames go; `None`: to the owner.
+    pub bus: Option<TopicAt>,
     /// How long a worker may be without its owner (promise 41).
     pub orphan_timeout: Duration,
     /// The pool whose workers make it.

@@ -69,6 +69,7 @@ fn set(ids: &[u128]) -> Vec<Assignment> {
         seed: 0,
         orphan_timeout: Duration::from_secs(60),
         pool: "default/WorkerPool/local".parse().unwrap(),
+        bus: None,
         bringer: Bringer::Own,
     });
     let assignment = |(index, id): (usize, &u128)| Assignment {

@@ -2,6 +2,8 @@
 
 use super::context::Context;
 use super::new_uuid;
+use super::pinned::BusPin;
+use crate::bus::kafka::{AddressError, Brokers, TopicAt};
 use crate::control::fleet::{Assignment, SharedLoad};
 use crate::store::StoreError;
 use crate::store::rows::{RunWorkerRow, SessionRow};
@@ -16,6 +18,8 @@ use std::sync::Arc;
 pub(super) enum AssignError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Brokers(#[from] AddressError),
     #[error("the content of file {0} is not in the ledger")]
     Content(String),
 }
@@ -74,7 +78,14 @@ async fn shared_load(context: &Context) -> Result<SharedLoad, AssignError> {
         let content = content.ok_or_else(|| AssignError::Content(digest.to_string()))?;
         files.insert(digest.to_string(), Arc::from(content));
     }
+    let topic_of = |pin: &BusPin| {
+        let secrets = context.shared.parts.world.secrets();
+        let brokers = Brokers::of(&pin.external, &*secrets)?;
+        let topic = pin.topic.clone();
+        Ok::<_, AssignError>(TopicAt { brokers, topic })
+    };
     Ok(SharedLoad {
+        bus: pinned.bus.as_ref().map(topic_of).transpose()?,
         plan: pinned.load_plan(context.run(), &context.identity.plan),
         files,
         seed: pinned.seed,

@@ -9,6 +9,7 @@ use muster_core::model::key::Key;
 use muster_core::model::load::{Body, Engine, LoadPlan};
 use muster_core::model::plan::{HookAction, TestPlan};
 use muster_core::model::policy::TargetRules;
+use muster_core::model::streaming::ExternalKafka;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,6 +48,9 @@ pub struct Pinned {
     /// The database its results go to; `None`: the daemon's own store.
     #[serde(default)]
     pub results: Option<ResultsPin>,
+    /// What carries its results; `None`: workers send straight to the daemon.
+    #[serde(default)]
+    pub bus: Option<BusPin>,
     /// Of all random draws.
     pub seed: u64,
     /// `--smoke`.
@@ -55,6 +59,17 @@ pub struct Pinned {
     pub env: BTreeMap<String, String>,
     /// Whether the settings, or the user in the foreground, let the plan's commands run on this host (promise 58).
     pub commands_allowed: bool,
+}
+
+/// A topic that workers send to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusPin {
+    /// The KafkaCluster, for people.
+    pub cluster: Key,
+    /// Where it is. What its secret holds is read when workers are told.
+    pub external: ExternalKafka,
+    /// The topic.
+    pub topic: String,
 }
 
 impl Pinned {

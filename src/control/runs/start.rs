@@ -1,6 +1,6 @@
 //! Whether a run may start, and what it is pinned to.
 
-use super::pinned::Pinned;
+use super::pinned::{BusPin, Pinned};
 use super::ready::{check_ready, check_way};
 use super::world::World;
 use crate::control::sync::Published;
@@ -225,6 +225,7 @@ pub(super) async fn resolve(
     let base_urls = base_urls(&plan.target, world, &mut targets).await?;
     let (pool_key, pool, environment) = find_pool(desired, &plan)?;
     check_way(world, &plan, &pool).await?;
+    let bus = find_bus(desired, &pool)?;
     let workers = pool.capacity.workers_for(&plan.phases);
     if workers > pool.max {
         return Err(Blocked::PoolTooSmall {
@@ -256,6 +257,7 @@ pub(super) async fn resolve(
         targets,
         requests_per_second: bounds.into_iter().flatten().min(),
         results,
+        bus,
         seed,
         smoke: request.smoke,
         env: request.env.clone(),
@@ -420,6 +422,22 @@ fn find_results(desired: &Desired, plan: &TestPlan) -> Result<Option<ResultsPin>
         })),
         _ => Err(Blocked::NotReady {
             key: key.clone(),
+            reason: "it does not exist".to_owned(),
+        }),
+    }
+}
+
+/// What carries the results of the pool's workers.
+fn find_bus(desired: &Desired, pool: &WorkerPool) -> Result<Option<BusPin>, Blocked> {
+    let Some(bus) = &pool.bus else { return Ok(None) };
+    match desired.get(&bus.cluster).map(|resource| &resource.spec) {
+        Some(Spec::KafkaCluster(cluster)) => Ok(Some(BusPin {
+            cluster: bus.cluster.clone(),
+            external: cluster.external.clone(),
+            topic: bus.topic.clone(),
+        })),
+        _ => Err(Blocked::NotReady {
+            key: bus.cluster.clone(),
             reason: "it does not exist".to_owned(),
         }),
     }

@@ -182,6 +182,7 @@ impl World {
             seed: 1,
             orphan_timeout,
             pool: "default/WorkerPool/local".parse().unwrap(),
+            bus: None,
             bringer: Bringer::Own,
         });
         let assignment = |(index, view): (u32, &WorkerView)| Assignment {
