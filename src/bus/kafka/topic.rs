@@ -9,10 +9,13 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 
 /// Kafka's name for the largest batch of records that a topic takes.
 const MAX_BYTES: &str = "max.message.bytes";
 
+/// Pause between looks at a topic that was made just now.
+const LOOK: Duration = Duration::from_millis(100);
 /// What the client library says of a failure stands in so few of its messages.
 const COMPLAINTS_MAX: usize = 20;
 
@@ -86,8 +89,14 @@ pub async fn ensure_topic(brokers: &Brokers, spec: &TopicSpec) -> Result<bool, B
     if partition_count(brokers, &spec.name).await?.is_some() || !make_topic(brokers, spec).await? {
         return check_topic(brokers, &spec.name, spec.partitions).await.map(|_| false);
     }
-    // The brokers learn of it one after the other: a look right now might ask one that does not know it yet.
-    Ok(true)
+    // The brokers learn of it one after the other: a look may ask one that does not know it yet.
+    let given_up = Instant::now() + ASK_DEADLINE;
+    loop {
+        match check_topic(brokers, &spec.name, spec.partitions).await {
+            Err(BrokersError::NoTopic { .. }) if Instant::now() < given_up => sleep(LOOK).await,
+            other => return other.map(|_| true),
+        }
+    }
 }
 
 /// False: somebody else made it in the meantime.

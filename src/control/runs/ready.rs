@@ -1,10 +1,13 @@
-//! Whether what a run needs is there and in sync.
+//! Whether what a run needs is there and in sync, and which way its numbers go.
 
+use super::pinned::BusPin;
 use super::start::Blocked;
 use super::world::World;
+use muster_core::model::desired::Desired;
 use muster_core::model::environment::WorkerPool;
 use muster_core::model::key::Key;
 use muster_core::model::plan::TestPlan;
+use muster_core::model::resource::Spec;
 
 /// A resource that is not Ready, or not as the newest commit wants it, holds the run back.
 pub(super) async fn check_ready(world: &dyn World, key: &Key) -> Result<(), Blocked> {
@@ -20,4 +23,20 @@ pub(super) async fn check_way(world: &dyn World, plan: &TestPlan, pool: &WorkerP
         check_ready(world, key).await?;
     }
     Ok(())
+}
+
+/// What carries the results of the pool's workers.
+pub(super) fn find_bus(desired: &Desired, pool: &WorkerPool) -> Result<Option<BusPin>, Blocked> {
+    let Some(bus) = &pool.bus else { return Ok(None) };
+    match desired.get(&bus.cluster).map(|resource| &resource.spec) {
+        Some(Spec::KafkaCluster(cluster)) => Ok(Some(BusPin {
+            cluster: bus.cluster.clone(),
+            external: cluster.external.clone(),
+            topic: bus.topic.clone(),
+        })),
+        _ => Err(Blocked::NotReady {
+            key: bus.cluster.clone(),
+            reason: "it does not exist".to_owned(),
+        }),
+    }
 }

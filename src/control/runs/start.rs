@@ -1,7 +1,7 @@
 //! Whether a run may start, and what it is pinned to.
 
-use super::pinned::{BusPin, Pinned};
-use super::ready::{check_ready, check_way};
+use super::pinned::Pinned;
+use super::ready::{check_ready, check_way, find_bus};
 use super::world::World;
 use crate::control::sync::Published;
 use crate::store::rows::ResultsPin;
@@ -422,22 +422,6 @@ fn find_results(desired: &Desired, plan: &TestPlan) -> Result<Option<ResultsPin>
         })),
         _ => Err(Blocked::NotReady {
             key: key.clone(),
-            reason: "it does not exist".to_owned(),
-        }),
-    }
-}
-
-/// What carries the results of the pool's workers.
-fn find_bus(desired: &Desired, pool: &WorkerPool) -> Result<Option<BusPin>, Blocked> {
-    let Some(bus) = &pool.bus else { return Ok(None) };
-    match desired.get(&bus.cluster).map(|resource| &resource.spec) {
-        Some(Spec::KafkaCluster(cluster)) => Ok(Some(BusPin {
-            cluster: bus.cluster.clone(),
-            external: cluster.external.clone(),
-            topic: bus.topic.clone(),
-        })),
-        _ => Err(Blocked::NotReady {
-            key: bus.cluster.clone(),
             reason: "it does not exist".to_owned(),
         }),
     }

@@ -43,11 +43,7 @@ async fn a_topic_is_made_once_and_one_that_will_not_do_is_said_to() {
     let missing = check_topic(&brokers, &name, 1).await;
     assert!(matches!(missing, Err(BrokersError::NoTopic { .. })), "{missing:?}");
     assert!(ensure_topic(&brokers, &spec(&name, 6)).await.unwrap());
-    let count = eventually("all brokers to know the topic", async || {
-        check_topic(&brokers, &name, 6).await.ok()
-    })
-    .await;
-    assert_eq!(count, 6);
+    assert_eq!(check_topic(&brokers, &name, 6).await.unwrap(), 6);
     assert!(!ensure_topic(&brokers, &spec(&name, 6)).await.unwrap());
     match ensure_topic(&brokers, &spec(&name, 7)).await {
         Err(BrokersError::Unfit { problem, .. }) => assert!(problem.contains("6 partitions"), "{problem}"),
@@ -57,15 +53,10 @@ async fn a_topic_is_made_once_and_one_that_will_not_do_is_said_to() {
         config: BTreeMap::from([("max.message.bytes".to_owned(), "1000000".to_owned())]),
         ..spec(&kafka::unique("muster-test"), 1)
     };
-    assert!(ensure_topic(&brokers, &small).await.unwrap());
-    let problem = eventually("all brokers to know the topic", async || {
-        match check_topic(&brokers, &small.name, 1).await {
-            Err(BrokersError::Unfit { problem, .. }) => Some(problem),
-            _ => None,
-        }
-    });
-    let problem = problem.await;
-    assert!(problem.contains("max.message.bytes"), "{problem}");
+    match ensure_topic(&brokers, &small).await {
+        Err(BrokersError::Unfit { problem, .. }) => assert!(problem.contains("max.message.bytes"), "{problem}"),
+        other => panic!("{other:?}"),
+    }
     let far = TopicSpec {
         replication_factor: 9,
         ..spec(&kafka::unique("muster-test"), 1)

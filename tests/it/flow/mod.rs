@@ -8,5 +8,6 @@ mod fleet;
 mod foreground;
 mod hosts;
 mod joining;
+mod kafka;
 mod steering;
 mod survival;

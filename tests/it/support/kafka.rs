@@ -28,8 +28,14 @@ pub fn unique(prefix: &str) -> String {
 /// Makes a topic of the test's own; it goes with the cluster.
 pub async fn topic(brokers: &Brokers, partitions: u32) -> String {
     let name = unique("muster-test");
+    make(brokers, &name, partitions).await;
+    name
+}
+
+/// Makes a topic of this name.
+pub async fn make(brokers: &Brokers, name: &str, partitions: u32) {
     let spec = TopicSpec {
-        name: name.clone(),
+        name: name.to_owned(),
         partitions,
         replication_factor: 3,
         config: BTreeMap::new(),
@@ -37,7 +43,6 @@ pub async fn topic(brokers: &Brokers, partitions: u32) -> String {
     if let Err(error) = ensure_topic(brokers, &spec).await {
         panic!("{error}; start kafka with: tests/parts/kafka.sh up");
     }
-    name
 }
 
 /// A cluster of three brokers; stopped and removed when dropped.
