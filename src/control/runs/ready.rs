@@ -3,6 +3,7 @@
 use super::pinned::BusPin;
 use super::start::Blocked;
 use super::world::World;
+use crate::store::rows::ResultsPin;
 use muster_core::model::desired::Desired;
 use muster_core::model::environment::WorkerPool;
 use muster_core::model::key::Key;
@@ -36,6 +37,23 @@ pub(super) fn find_bus(desired: &Desired, pool: &WorkerPool) -> Result<Option<Bu
         })),
         _ => Err(Blocked::NotReady {
             key: bus.cluster.clone(),
+            reason: "it does not exist".to_owned(),
+        }),
+    }
+}
+
+/// The database that the plan's results go to.
+pub(super) fn find_results(desired: &Desired, plan: &TestPlan) -> Result<Option<ResultsPin>, Blocked> {
+    let Some(key) = &plan.results else {
+        return Ok(None);
+    };
+    match desired.get(key).map(|resource| &resource.spec) {
+        Some(Spec::DatabaseCluster(cluster)) => Ok(Some(ResultsPin {
+            cluster: key.clone(),
+            url: cluster.url.clone(),
+        })),
+        _ => Err(Blocked::NotReady {
+            key: key.clone(),
             reason: "it does not exist".to_owned(),
         }),
     }

@@ -1,10 +1,9 @@
 //! Whether a run may start, and what it is pinned to.
 
 use super::pinned::Pinned;
-use super::ready::{check_ready, check_way, find_bus};
+use super::ready::{check_ready, check_way, find_bus, find_results};
 use super::world::World;
 use crate::control::sync::Published;
-use crate::store::rows::ResultsPin;
 use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
 use muster_core::base::units::format_duration;
@@ -407,23 +406,6 @@ fn find_pool(desired: &Desired, plan: &TestPlan) -> Result<(Key, WorkerPool, Env
     match desired.get(&pool.environment).map(|resource| &resource.spec) {
         Some(Spec::Environment(environment)) => Ok((key.clone(), pool.clone(), environment.clone())),
         _ => Err(missing(&pool.environment)),
-    }
-}
-
-/// The database that the plan's results go to.
-fn find_results(desired: &Desired, plan: &TestPlan) -> Result<Option<ResultsPin>, Blocked> {
-    let Some(key) = &plan.results else {
-        return Ok(None);
-    };
-    match desired.get(key).map(|resource| &resource.spec) {
-        Some(Spec::DatabaseCluster(cluster)) => Ok(Some(ResultsPin {
-            cluster: key.clone(),
-            url: cluster.url.clone(),
-        })),
-        _ => Err(Blocked::NotReady {
-            key: key.clone(),
-            reason: "it does not exist".to_owned(),
-        }),
     }
 }
 

@@ -157,7 +157,7 @@ impl Lab {
     }
 
     /// Waits for the end, and compares what was counted with what nginx logged.
-    fn is_exact(self, id: &str, iterations: u64) {
+    fn ends_exact(self, id: &str, iterations: u64) {
         let run = wait_for("the run to end", || {
             let (_, run) = self.daemon.get(&format!("/api/v1/runs/{id}"));
             (run["stage"] == "Finished").then_some(run)
@@ -217,7 +217,7 @@ fn s48_s49_results_through_kafka_are_those_of_the_target() {
     let lab = Lab::new(&kafka::servers(), 2, "5s");
     let id = lab.start();
     assert!(lab.daemon.log().len() > lab.topic.len());
-    lab.is_exact(&id, 250);
+    lab.ends_exact(&id, 250);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn s49_an_ingest_killed_in_mid_run_loses_and_doubles_nothing() {
         lab.ingests.iter().position(|ingest| ingest.stored() > 1)
     });
     lab.ingests[busy].kill();
-    lab.is_exact(&id, 750);
+    lab.ends_exact(&id, 750);
 }
 
 #[test]
@@ -243,5 +243,5 @@ fn s49_a_broker_killed_in_mid_run_loses_and_doubles_nothing() {
         cluster.kill(Some(broker));
         cluster.again(Some(broker));
     }
-    lab.is_exact(&id, 750);
+    lab.ends_exact(&id, 750);
 }
