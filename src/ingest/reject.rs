@@ -3,12 +3,12 @@
 use crate::bus::Message;
 use crate::store::Results;
 use crate::store::rows::RejectRow;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use muster_core::model::id::RunId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Those that wait to be kept; more are only counted.
@@ -22,7 +22,7 @@ const STORE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Rejects {
     waiting: Vec<RejectRow>,
-    storing: Option<BoxFuture<'static, ()>>,
+    storing: Option<JoinHandle<()>>,
 }
 
 impl Rejects {
@@ -49,7 +49,8 @@ impl Rejects {
             runs.entry(row.run).or_default().push(row);
         }
         let results = results.clone();
-        self.storing = Some(Box::pin(async move {
+        // A task of its own: one that is not polled while ingest waits for the database would keep a connection from it.
+        self.storing = Some(tokio::spawn(async move {
             for (run, rows) in runs {
                 let kept = timeout(STORE_DEADLINE, results.reject(run, &rows)).await;
                 if !matches!(kept, Ok(Ok(()))) {
@@ -63,7 +64,7 @@ impl Rejects {
     /// Waits until what is under way is kept; for ever when nothing is. Cancel-safe.
     pub async fn kept(&mut self) {
         match &mut self.storing {
-            Some(storing) => storing.await,
+            Some(storing) => drop(storing.await),
             None => std::future::pending().await,
         }
         self.storing = None;

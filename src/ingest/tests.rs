@@ -331,6 +331,16 @@ async fn what_cannot_be_is_refused_and_the_rest_goes_on() {
     let after = world.producer.send(&[second(0, 3, 1)]).await;
     assert!(matches!(after, Err(BusError::Refused { .. })), "{after:?}");
     assert_eq!(world.requests().await, 5);
+    // Each is kept with the reason, once per place in its session.
+    let results = world.results.clone();
+    until(async || results.rejects(RUN).await.unwrap().len() == 3).await;
+    let kept = results.rejects(RUN).await.unwrap();
+    assert!(
+        kept.iter()
+            .any(|row| row.reason == "the session is unknown" && row.session == session(9)),
+        "{kept:?}"
+    );
+    assert!(kept.iter().any(|row| row.sequence == 3 && row.bytes > 0), "{kept:?}");
 }
 
 #[tokio::test]
