@@ -260,6 +260,7 @@ fn own_run(worker: WorkerId, session: SessionId, digest: &str) -> Assignment {
             requests_per_second: None,
         },
         files: BTreeMap::from([(digest.to_owned(), Arc::from(&b"secret"[..]))]),
+        bus: None,
         seed: 0,
         orphan_timeout: SOON,
         pool: "default/WorkerPool/local".parse().unwrap(),
