@@ -6,6 +6,7 @@ use super::output::{self, Tone, paint};
 use super::settings::{self, InvalidSettings};
 use super::wire::Client;
 use super::wiring;
+use crate::control::external::{External as _, Outside, Reach};
 use crate::runtime::secrets::{ConfiguredSecrets, Secrets};
 use crate::store;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -13,11 +14,15 @@ use clap::Args;
 use jiff::Timestamp;
 use muster_core::base::chain::chain;
 use muster_core::base::units::counted;
+use muster_core::model::key::Key;
+use muster_core::model::observed::ExternalSight;
 use muster_core::model::service::SecretRef;
 use muster_core::model::settings::{SecretSource, Settings, SourceFrom};
+use muster_core::spec::{self, Cache};
 use secrecy::ExposeSecret as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -81,7 +86,17 @@ pub async fn run(args: &CheckArgs, global: &Global) -> Result<Exit> {
         all_good &= tell(key, outcome);
     }
     all_good &= tell("store", within(reach_store(&settings)).await);
-    all_good &= tell("source", within(resolve(&settings, &secrets)).await);
+    let resolved = within(resolve(&settings, &secrets)).await;
+    let outside = match &resolved {
+        Ok((_, outside)) => outside.clone(),
+        Err(_) => Vec::new(),
+    };
+    all_good &= tell("source", resolved.map(|(text, _)| text));
+    let reach = Reach::new(Arc::new(secrets));
+    for (key, outside) in outside {
+        let looked = within(look(&reach, &outside)).await;
+        all_good &= tell(&format!("{} {}/{}", key.kind, key.project, key.name), looked);
+    }
     Ok(if all_good { Exit::Done } else { Exit::Failed })
 }
 
@@ -105,7 +120,7 @@ fn tell(what: &str, outcome: Result<String>) -> bool {
     outcome.is_ok()
 }
 
-async fn within(work: impl Future<Output = Result<String>>) -> Result<String> {
+async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(DEADLINE, work)
         .await
         .unwrap_or_else(|_| bail!("no answer within {} s", DEADLINE.as_secs()))
@@ -160,13 +175,39 @@ async fn reach_store(settings: &Settings) -> Result<String> {
     Ok(format!("{shown} will be made"))
 }
 
-async fn resolve(settings: &Settings, secrets: &dyn Secrets) -> Result<String> {
+/// What of Kafka and databases the plans name; a part of it that is missing is made by the daemon.
+async fn look(reach: &Reach, outside: &Outside) -> Result<String> {
+    match reach.look(outside).await {
+        ExternalSight::Fine { summary } => Ok(summary),
+        ExternalSight::Missing { summary, .. } => Ok(format!("{summary}; the daemon makes it")),
+        ExternalSight::Unfit { summary } | ExternalSight::Unreachable { summary } => Err(anyhow!(summary)),
+    }
+}
+
+/// The source's newest commit in words, and what of it somebody else runs.
+async fn resolve(settings: &Settings, secrets: &dyn Secrets) -> Result<(String, Vec<(Key, Outside)>)> {
     let place = match &settings.source.from {
         SourceFrom::Git { url, branch, .. } => format!("{url}, branch {branch}"),
         SourceFrom::Directory { path } => path.clone(),
     };
-    let scratch = std::env::temp_dir();
-    let source = wiring::source(settings, &scratch, secrets).with_context(|| place.clone())?;
-    let revision = source.resolve().await.with_context(|| place.clone())?;
-    Ok(format!("{place} is at {}", revision.short()))
+    let scratch = std::env::temp_dir().join(format!("muster-check-{}", std::process::id()));
+    let found = plans(settings, secrets, &scratch, &place).await;
+    // Only what it read from git is there.
+    let _ = std::fs::remove_dir_all(&scratch);
+    found
+}
+
+async fn plans(
+    settings: &Settings,
+    secrets: &dyn Secrets,
+    scratch: &Path,
+    place: &str,
+) -> Result<(String, Vec<(Key, Outside)>)> {
+    let source = wiring::source(settings, scratch, secrets).with_context(|| place.to_owned())?;
+    let revision = source.resolve().await.with_context(|| place.to_owned())?;
+    let tree = source.read(&revision).await.with_context(|| place.to_owned())?;
+    let loaded = spec::load(&tree.to_files(), &settings.policy(), &mut Cache::default());
+    let resources = loaded.projects.values().flat_map(|project| &project.resources);
+    let outside = resources.filter_map(|(key, resource)| Some((key.clone(), Outside::of(&resource.spec)?)));
+    Ok((format!("{place} is at {}", revision.short()), outside.collect()))
 }

@@ -65,7 +65,7 @@ pub struct IngestArgs {
     /// File with the user's password.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// File with the certificate (PEM) of who vouches for the brokers; turns TLS on.
+    /// File with the certificate (PEM) of who vouches for the brokers; turns TLS on. The certificate itself may stand in MUSTER_KAFKA_CA.
     #[arg(long, value_name = "FILE", env = "MUSTER_KAFKA_CA_FILE")]
     ca_file: Option<PathBuf>,
     /// Where /livez, /readyz and /metrics answer.
@@ -105,7 +105,10 @@ impl IngestArgs {
         Ok(Brokers {
             bootstrap_servers: self.bootstrap.clone(),
             sasl,
-            ca: self.ca_file.as_deref().map(read).transpose()?,
+            ca: match &self.ca_file {
+                Some(file) => Some(read(file)?),
+                None => std::env::var("MUSTER_KAFKA_CA").ok(),
+            },
         })
     }
 }

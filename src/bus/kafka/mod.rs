@@ -7,11 +7,13 @@ mod at;
 mod consumer;
 mod partitions;
 mod producer;
+mod shape;
 mod topic;
 
 pub use at::{AddressError, TopicAt};
 pub use consumer::{ConsumerState, KafkaConsumer};
 pub use producer::KafkaProducer;
+pub use shape::{Shape, topics};
 pub use topic::{Lag, TopicSpec, check_topic, ensure_topic, lag};
 
 use super::Message;

@@ -157,7 +157,7 @@ pub async fn lag(brokers: &Brokers, topic: &str, group: &str) -> Result<Lag, Bro
 }
 
 /// Asks brokers something that makes its thread wait. Consumers can be asked why nobody answered; nothing is consumed.
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     brokers: &Brokers,
     group: &str,
     question: impl FnOnce(&BaseConsumer<Told>) -> KafkaResult<T> + Send + 'static,

@@ -1,6 +1,7 @@
 //! What somebody else runs: topics of Kafka clusters, databases. Looked at beside the loop, so that one that does not answer holds
 //! nobody up; what is missing is made on the loop's word, and nothing is ever altered or deleted.
 
+mod kafka;
 mod reach;
 
 pub use reach::Reach;

@@ -1,13 +1,12 @@
-//! Reaches what somebody else runs: databases through the store, topics through the bus.
+//! Reaches what somebody else runs: Kafka through its bus, databases through the store.
 
-use super::{External, Outside};
-use crate::bus::kafka::{Brokers, BrokersError, TopicSpec, check_topic, ensure_topic};
+use super::{External, Outside, kafka};
 use crate::runtime::secrets::Secrets;
 use crate::store;
 use async_trait::async_trait;
 use muster_core::base::chain::chain;
 use muster_core::model::observed::ExternalSight;
-use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine, KafkaCluster, Topic};
+use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 
@@ -24,39 +23,6 @@ impl Reach {
 
     fn url(&self, database: &DatabaseCluster) -> Result<SecretString, String> {
         self.secrets.get(&database.url).map_err(|error| chain(&error))
-    }
-
-    fn brokers(&self, cluster: &KafkaCluster) -> Result<Brokers, String> {
-        Brokers::of(&cluster.external, &*self.secrets).map_err(|error| chain(&error))
-    }
-
-    async fn kafka(&self, cluster: &KafkaCluster) -> Result<ExternalSight, String> {
-        let brokers = self.brokers(cluster)?;
-        let (mut there, mut what, mut problems) = (Vec::new(), Vec::new(), Vec::new());
-        for topic in &cluster.topics {
-            match check_topic(&brokers, &topic.name, topic.partitions).await {
-                Ok(partitions) => there.push(format!("{} ({partitions} partitions)", topic.name)),
-                Err(BrokersError::NoTopic { .. }) => what.push(format!(
-                    "topic {} ({} partitions, {} copies)",
-                    topic.name, topic.partitions, topic.replication_factor
-                )),
-                Err(error @ BrokersError::Unfit { .. }) => problems.push(chain(&error)),
-                Err(error) => return Err(chain(&error)),
-            }
-        }
-        let servers = brokers.servers();
-        Ok(if !problems.is_empty() {
-            ExternalSight::Unfit {
-                summary: problems.join("; "),
-            }
-        } else if !what.is_empty() {
-            let summary = format!("{servers} answers; to be made: {}", what.join(", "));
-            ExternalSight::Missing { what, summary }
-        } else {
-            ExternalSight::Fine {
-                summary: format!("{servers} answers, with {}", there.join(", ")),
-            }
-        })
     }
 
     async fn database(&self, database: &DatabaseCluster) -> Result<ExternalSight, String> {
@@ -88,7 +54,7 @@ impl Reach {
 impl External for Reach {
     async fn look(&self, outside: &Outside) -> ExternalSight {
         let sight = match outside {
-            Outside::Kafka(cluster) => self.kafka(cluster).await,
+            Outside::Kafka(cluster) => kafka::look(cluster, &*self.secrets).await,
             Outside::Database(database) => self.database(database).await,
         };
         sight.unwrap_or_else(|summary| ExternalSight::Unreachable { summary })
@@ -96,17 +62,7 @@ impl External for Reach {
 
     async fn make(&self, outside: &Outside) -> Result<ExternalSight, String> {
         match outside {
-            Outside::Kafka(cluster) => {
-                let brokers = self.brokers(cluster)?;
-                for topic in &cluster.topics {
-                    match ensure_topic(&brokers, &spec(topic)).await {
-                        // What will not do is told by the look, with the rest.
-                        Ok(_) | Err(BrokersError::Unfit { .. }) => {}
-                        Err(error) => return Err(chain(&error)),
-                    }
-                }
-                self.kafka(cluster).await
-            }
+            Outside::Kafka(cluster) => kafka::make(cluster, &*self.secrets).await,
             Outside::Database(database) => {
                 let sight = self.database(database).await?;
                 // What will not do is left as it is until somebody mends it.
@@ -118,15 +74,6 @@ impl External for Reach {
                 self.database(database).await
             }
         }
-    }
-}
-
-fn spec(topic: &Topic) -> TopicSpec {
-    TopicSpec {
-        name: topic.name.clone(),
-        partitions: topic.partitions,
-        replication_factor: topic.replication_factor,
-        config: topic.config.clone(),
     }
 }
 

@@ -118,6 +118,8 @@ pub enum UnitWork {
         kafka: ExternalKafka,
         /// The topic there.
         topic: String,
+        /// The group that shares the topic: one for each database, or each would get only a part.
+        group: String,
         /// The secret with the address of the database they go to.
         database: SecretRef,
     },

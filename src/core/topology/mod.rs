@@ -148,6 +148,10 @@ fn expand_ingest(topology: &mut Topology, desired: &Desired, owner: &Key, ingest
         let work = UnitWork::Ingest {
             kafka: cluster.external.clone(),
             topic: ingest.from.topic.clone(),
+            group: format!(
+                "muster.{}.{}.{}",
+                ingest.from.topic, ingest.database.project, ingest.database.name
+            ),
             database: database.url.clone(),
         };
         add_units(topology, owner, &ingest.environment, ingest.replicas, &work);

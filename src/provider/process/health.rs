@@ -117,7 +117,8 @@ impl Prober {
     pub(super) fn new(sheet: &Sheet, waker: Waker) -> Self {
         let health = match &sheet.spec.work {
             UnitWork::Replica { health, .. } => health.clone(),
-            UnitWork::Worker { .. } | UnitWork::Ingest { .. } => None,
+            UnitWork::Ingest { .. } => Some(super::ingest::health()),
+            UnitWork::Worker { .. } => None,
         };
         let (sender, answers) = channel();
         let now = Instant::now();

@@ -3,7 +3,6 @@
 use crate::provider::{Materials, ProviderError};
 use muster_core::model::id::Name;
 use muster_core::model::service::{EnvValue, EnvVar, NamedPort, SecretRef, UnitFile};
-use muster_core::model::streaming::ExternalKafka;
 use muster_core::model::unit::{UnitName, UnitSpec};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,53 +83,6 @@ pub(crate) fn worker_command(program: &Path, launch: &WorkerLaunch, spec: &UnitS
         "--unit".to_owned(),
         spec.name.to_string(),
     ]
-}
-
-/// The command line of a replica of an IngestCluster. How it proves itself to Kafka and where the database is, is no part of it.
-pub(crate) fn ingest_command(program: &Path, kafka: &ExternalKafka, topic: &str) -> Vec<String> {
-    vec![
-        program.display().to_string(),
-        "ingest".to_owned(),
-        "--bootstrap".to_owned(),
-        kafka.bootstrap_servers.join(","),
-        "--topic".to_owned(),
-        topic.to_owned(),
-    ]
-}
-
-/// What `muster ingest` reads from its environment, beside [`DATABASE_VARIABLE`], by key of the Kafka cluster's secret.
-const KAFKA_VARIABLES: [(&str, &str); 4] = [
-    ("username", "MUSTER_KAFKA_USERNAME"),
-    ("password", "MUSTER_KAFKA_PASSWORD"),
-    ("mechanism", "MUSTER_KAFKA_MECHANISM"),
-    ("ca", "MUSTER_KAFKA_CA"),
-];
-/// The address of the database.
-const DATABASE_VARIABLE: &str = "MUSTER_STORE_URL";
-
-/// The secrets of a replica of an IngestCluster, by variable.
-///
-/// # Errors
-/// [`ProviderError::Refused`] for a secret that was not given.
-pub(crate) fn ingest_secrets(
-    unit: &UnitName,
-    kafka: &ExternalKafka,
-    database: &SecretRef,
-    materials: &Materials,
-) -> Result<SecretEnv, ProviderError> {
-    let place = secret_name(database);
-    let url = materials.secrets.get(&place).ok_or_else(|| ProviderError::Refused {
-        unit: unit.clone(),
-        reason: format!("secret `{place}` has no value"),
-    })?;
-    let mut env = SecretEnv::from([(DATABASE_VARIABLE.to_owned(), url.clone())]);
-    for (key, variable) in KAFKA_VARIABLES {
-        let place = kafka.secret.as_ref().map(|secret| format!("{}/{key}", secret.name));
-        if let Some(value) = place.and_then(|place| materials.secrets.get(&place)) {
-            env.insert(variable.to_owned(), value.clone());
-        }
-    }
-    Ok(env)
 }
 
 /// Chooses a port for every named port: the fixed one, or a free one that no other unit was given.
@@ -219,7 +171,7 @@ pub(crate) fn split_env(
 }
 
 /// How [`Materials::secrets`] names a secret.
-fn secret_name(place: &SecretRef) -> String {
+pub(crate) fn secret_name(place: &SecretRef) -> String {
     match &place.key {
         Some(key) => format!("{}/{key}", place.name),
         None => place.name.clone(),

@@ -2,6 +2,7 @@
 
 mod child;
 mod health;
+mod ingest;
 mod layout;
 mod log;
 mod prepare;

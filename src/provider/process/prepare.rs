@@ -2,7 +2,7 @@
 
 use super::layout::{self, SecretEnv, Variables};
 use super::record::{Folder, Sheet};
-use super::{ProcessConfig, RunAs, remove_all};
+use super::{ProcessConfig, RunAs, ingest, remove_all};
 use crate::provider::{Materials, ProviderError};
 use muster_core::model::unit::{UnitSpec, UnitWork};
 use std::collections::BTreeSet;
@@ -41,9 +41,15 @@ pub(super) fn sheet(
             sheet.command = layout::worker_command(&config.muster_exe, launch, unit);
             Ok((sheet, SecretEnv::new()))
         }
-        UnitWork::Ingest { kafka, topic, database } => {
-            sheet.command = layout::ingest_command(&config.muster_exe, kafka, topic);
-            let secrets = layout::ingest_secrets(&unit.name, kafka, database, materials)?;
+        UnitWork::Ingest {
+            kafka,
+            topic,
+            group,
+            database,
+        } => {
+            sheet.ports = layout::choose_ports(&config.root, &unit.name, &ingest::ports(), taken)?;
+            sheet.command = ingest::command(&config.muster_exe, kafka, topic, group, &sheet.ports);
+            let secrets = ingest::secrets(&unit.name, kafka, database, materials)?;
             Ok((sheet, secrets))
         }
         UnitWork::Replica { .. } if !config.commands => Err(refused(

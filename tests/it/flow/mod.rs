@@ -9,5 +9,6 @@ mod foreground;
 mod hosts;
 mod joining;
 mod kafka;
+mod outside;
 mod steering;
 mod survival;
