@@ -179,7 +179,7 @@ async fn reach_store(settings: &Settings) -> Result<String> {
 async fn look(reach: &Reach, outside: &Outside) -> Result<String> {
     match reach.look(outside).await {
         ExternalSight::Fine { summary } => Ok(summary),
-        ExternalSight::Missing { summary, .. } => Ok(format!("{summary}; the daemon makes it")),
+        ExternalSight::Missing { what, .. } => Ok(format!("answers; the daemon will make {}", what.join(", "))),
         ExternalSight::Unfit { summary } | ExternalSight::Unreachable { summary } => Err(anyhow!(summary)),
     }
 }

@@ -13,14 +13,17 @@ use crate::control::runs::{Blocked, StartRequest};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use muster_core::base::units::parse_percent;
+use muster_core::model::desired::Desired;
 use muster_core::model::id::RunId;
 use muster_core::model::key::Key;
 use muster_core::model::policy::Policy;
+use muster_core::model::resource::{Resource, Spec};
 use muster_core::model::run::TriggerKind;
 use muster_core::report::Report;
 use muster_core::spec::code::Code;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -207,9 +210,30 @@ fn needed(plans: &Plans, key: &Key) -> Option<BTreeSet<Key>> {
         let resource = all.get(&key)?;
         if wanted.insert(key) {
             open.extend(resource.references().into_iter().cloned());
+            open.extend(ingests(&all, resource));
         }
     }
     Some(wanted)
+}
+
+/// Who takes the plan's results from the topic its workers send to: no document refers to them.
+fn ingests(all: &Desired, resource: &Resource) -> Vec<Key> {
+    let Spec::TestPlan(plan) = &resource.spec else {
+        return Vec::new();
+    };
+    let pool = plan.pool.as_ref().and_then(|key| all.get(key));
+    let bus = match pool.map(|pool| &pool.spec) {
+        Some(Spec::WorkerPool(pool)) => pool.bus.as_ref(),
+        _ => None,
+    };
+    let takes = |resource: &&Arc<Resource>| match &resource.spec {
+        Spec::IngestCluster(ingest) => Some(&ingest.from) == bus && Some(&ingest.database) == plan.results.as_ref(),
+        _ => false,
+    };
+    all.resources()
+        .filter(takes)
+        .map(|resource| resource.meta.key.clone())
+        .collect()
 }
 
 /// Says why a plan cannot be run.

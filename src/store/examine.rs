@@ -13,7 +13,7 @@ const COLLATION: &str = "utf8mb4_bin";
 /// What a look found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examined {
-    /// `MariaDB 10.11.14`, `MySQL 8.4.2`, `SQLite`.
+    /// `MariaDB 10.11.14`, `MySQL 8.4.2`.
     pub server: String,
     /// Whether its tables are to be made or brought up to date.
     pub migrate: bool,
@@ -21,27 +21,24 @@ pub struct Examined {
     pub problems: Vec<String>,
 }
 
-/// Looks at a database, and changes nothing.
+/// Looks at a database of MySQL or MariaDB, and changes nothing.
 ///
 /// # Errors
 /// As [`super::open()`]: when it does not answer, or somebody has to mend something before anything can be seen.
 pub async fn examine(url: &str) -> Result<Examined> {
     let look = async {
+        // A file would be made by being looked at, and other hosts could not reach it.
+        if !["mysql://", "mariadb://"].iter().any(|scheme| url.starts_with(scheme)) {
+            let text = "its address is not mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+            return Err(StoreError::Refused(text.to_owned()));
+        }
         let db = connect(url).await?;
-        let examined = match &db {
-            Db::Sqlite { .. } => Examined {
-                server: "SQLite".to_owned(),
-                migrate: true,
-                problems: Vec::new(),
-            },
-            Db::MySql(pool) => {
-                let mut conn = db.connection(false).await?;
-                let examined = mysql(&mut conn).await?;
-                conn.release();
-                pool.close().await;
-                examined
-            }
-        };
+        let mut conn = db.connection(false).await?;
+        let examined = mysql(&mut conn).await?;
+        conn.release();
+        if let Db::MySql(pool) = &db {
+            pool.close().await;
+        }
         Ok(examined)
     };
     look.await.map_err(|error| hide(error, url))

@@ -62,14 +62,17 @@ fn sight(cluster: &KafkaCluster, brokers: &Brokers, missing: &[&Topic], problems
     let all = cluster.topics.len();
     let good = all - missing.len() - problems.len();
     if missing.is_empty() && problems.is_empty() {
-        let summary = format!("{servers} answers, with {}", counted(all, "topic"));
+        let summary = match all {
+            0 => format!("{servers} answers"),
+            all => format!("{} as wanted at {servers}", counted(all, "topic")),
+        };
         return ExternalSight::Fine { summary };
     }
     let absent = missing
         .iter()
         .map(|topic| format!("topic `{}` is not there", topic.name));
     let faults: Vec<String> = absent.chain(problems.iter().cloned()).collect();
-    let summary = format!("{good} of {} as wanted: {}", counted(all, "topic"), faults.join("; "));
+    let summary = format!("{good} of {all} topics as wanted: {}", faults.join("; "));
     if missing.is_empty() {
         return ExternalSight::Unfit { summary };
     }

@@ -1,5 +1,6 @@
 //! Every example is validated, and run as its README says.
 
+use crate::support::free_port;
 use crate::support::muster::muster_ok;
 use crate::support::nginx::Nginx;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,14 @@ fn every_example_is_known_here_and_validates() {
     names.sort();
     assert_eq!(
         names,
-        ["hello", "journey", "open-model", "service-under-test", "several-hosts"],
+        [
+            "distributed-kafka",
+            "hello",
+            "journey",
+            "open-model",
+            "service-under-test",
+            "several-hosts"
+        ],
         "add a test that runs it"
     );
     for name in names {
@@ -123,4 +131,69 @@ fn own_plans_validate() {
     )
     .unwrap();
     muster_ok(root, &["validate", "plans", "--settings", settings.to_str().unwrap()]);
+}
+
+/// The lines of a README's consoles, without comments, as one script.
+fn console(readme: &str) -> String {
+    let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
+    lines.fold(String::new(), |script, line| script + line + "\n")
+}
+
+/// The daemon has ports, the topic and the database names of the test's own.
+#[test]
+fn distributed_kafka_runs_as_its_readme_says() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("distributed-kafka");
+    copy("distributed-kafka", dir.path());
+    let parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts");
+    let own = crate::support::kafka::unique("muster-example");
+    let database = own.replace('-', "_");
+    let change = |path: &str, pairs: &[(&str, &str)]| {
+        let path = folder.join(path);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = pairs.iter().fold(text, |text, (from, to)| text.replace(from, to));
+        std::fs::write(&path, text).unwrap();
+    };
+    change("plans/way.yaml", &[("muster.example", &own)]);
+    let validity = "  validity: {maxBadShare: 100%}\n  thresholds:";
+    change(
+        "plans/shop.yaml",
+        &[("muster.example", &own), ("  thresholds:", validity)],
+    );
+    let (port, workers) = (free_port(), free_port());
+    change(
+        "muster.yaml",
+        &[(
+            "process: ",
+            &format!("listen: 127.0.0.1:{port}\nworkers: {{listen: \"127.0.0.1:{workers}\"}}\nprocess: "),
+        )],
+    );
+    let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let script = console(&readme)
+        .replace("muster_example", &database)
+        .replace("../../tests/parts", &parts.display().to_string());
+    let bin = Path::new(env!("CARGO_BIN_EXE_muster")).parent().unwrap();
+    let _units = Units(folder.join(".muster"));
+    let output = Command::new("timeout")
+        .args(["240", "bash", "-euxo", "pipefail", "-m", "-c", &script])
+        .current_dir(&folder)
+        .env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()))
+        .env("MUSTER_SERVER", format!("http://127.0.0.1:{port}"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    let log = std::fs::read_to_string(folder.join("daemon.log")).unwrap_or_default();
+    assert!(output.status.success(), "{told}\n{log}");
+    let report = std::fs::read_to_string(folder.join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["metrics"]["iterations"]["count"], 750, "{report:#}");
+}
+
+/// Processes of units must not outlive a test.
+struct Units(PathBuf);
+
+impl Drop for Units {
+    fn drop(&mut self) {
+        crate::support::muster::kill_below(&self.0);
+    }
 }

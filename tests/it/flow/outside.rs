@@ -82,9 +82,9 @@ async fn s16_s19_a_commit_makes_the_topic_and_the_tables_and_deletes_nothing() {
     let lab = Lab::new(4);
     let planned = lab.check();
     assert_eq!(planned.code, 0, "{planned:?}");
-    assert!(planned.stdout.contains("the daemon makes it"), "{planned:?}");
+    assert!(planned.stdout.contains("the daemon will make topic"), "{planned:?}");
     let daemon = lab.serve();
-    assert!(until(&daemon, "KafkaCluster/metrics", "Healthy").contains("with 1 topic"));
+    assert!(until(&daemon, "KafkaCluster/metrics", "Healthy").contains("1 topic as wanted"));
     assert!(until(&daemon, "DatabaseCluster/results", "Healthy").starts_with("MariaDB"));
     let brokers = kafka::brokers(&kafka::servers());
     let shape = topics(&brokers).await.unwrap()[&lab.topic];
@@ -163,14 +163,16 @@ fn s11_what_is_away_is_degraded_with_its_reason_and_recovers() {
 #[test]
 fn s16_s57_ingests_start_behind_their_topic_and_leave_no_secret_behind() {
     let lab = Lab::new(2);
-    let mut text = way(&kafka::servers(), &lab.topic, 2);
-    text.push_str(&format!(
-        "---\napiVersion: muster.dev/v1alpha1\nkind: Environment\nmetadata: {{name: lab}}\nspec: {{provider: {{type: process}}}}\n---\n\
-         apiVersion: muster.dev/v1alpha1\nkind: IngestCluster\nmetadata: {{name: streaming}}\n\
+    let lasting = format!(
+        "{}---\napiVersion: muster.dev/v1alpha1\nkind: Environment\nmetadata: {{name: lab}}\nspec: {{provider: {{type: process}}}}\n",
+        way(&kafka::servers(), &lab.topic, 2)
+    );
+    let ingests = format!(
+        "---\napiVersion: muster.dev/v1alpha1\nkind: IngestCluster\nmetadata: {{name: streaming}}\n\
          spec: {{environment: lab, replicas: 2, kafkaCluster: metrics, topic: {}, databaseCluster: results}}\n",
         lab.topic
-    ));
-    lab.world.repo.write("plans/way.yaml", &text);
+    );
+    lab.world.repo.write("plans/way.yaml", &format!("{lasting}{ingests}"));
     lab.world.repo.commit("ingests");
     // Muster's own processes need no leave of the settings.
     let settings = lab.settings().replace("process: {enabled: true}\n", "");
@@ -182,10 +184,8 @@ fn s16_s57_ingests_start_behind_their_topic_and_leave_no_secret_behind() {
     assert!(daemon.ok(&["tree"]).stdout.contains("IngestCluster streaming  Healthy"));
     let state = lab.world.dir.path().join("state");
     assert_eq!(holding(&state, "muster:muster@"), Vec::<PathBuf>::new());
-    // Gone with its document, before what it reads from; nobody holds the group any more.
-    lab.world
-        .repo
-        .write("plans/way.yaml", &way(&kafka::servers(), &lab.topic, 2));
+    // Gone with its document; what it read from stays.
+    lab.world.repo.write("plans/way.yaml", &lasting);
     lab.world.repo.commit("no ingests");
     wait_for("the units to be gone", || {
         let (_, units) = daemon.get("/api/v1/units");
