@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help demo test build lint deny parts parts-down bench clean
+.PHONY: help demo test chaos build lint deny parts parts-down bench clean
 
 help: ## What there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,10 @@ demo: ## The tour: a repository, a daemon, two commits, two runs, everything tak
 
 test: lint parts ## Everything that must hold; starts MariaDB, MySQL 8 and Kafka for it
 	$(CARGO) test --workspace --locked
+
+chaos: parts ## The whole kill matrix with outages of 20 s, and ten times as many simulated histories
+	$(CARGO) test --locked --test it -- --ignored chaos::
+	MUSTER_SEEDS=0..15000 $(CARGO) test --locked --lib -- simulation
 
 build: ## An optimised binary at target/release/muster
 	@tests/parts/tools.sh install

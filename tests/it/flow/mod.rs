@@ -1,7 +1,7 @@
 //! Whole ways through Muster: a commit, a run, a kill, a report; with real processes and real connections.
 
 mod counts;
-mod daemon;
+pub mod daemon;
 mod database;
 mod examples;
 mod fleet;

@@ -62,6 +62,12 @@ impl Nginx {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// How many requests it has logged.
+    pub fn requests(&self) -> usize {
+        let log = std::fs::read_to_string(self.dir.join("access.log")).unwrap_or_default();
+        log.lines().count()
+    }
+
     /// Stops it, so that its log is whole, and returns the log's lines.
     pub fn stop(mut self) -> Vec<String> {
         // QUIT finishes open requests and writes their lines.
