@@ -219,7 +219,7 @@ fn verdict(
                 || "it is being applied".to_owned(),
                 |revision| format!("revision {} is being applied", revision.short()),
             );
-            if has_units(change.key.kind) {
+            if has_progress(change.key.kind) {
                 message.push_str(&format!("; {health_text}"));
             }
             Verdict::not(APPLYING, message)
@@ -230,8 +230,9 @@ fn verdict(
 /// The reason of a change that is under way.
 const APPLYING: &str = "Applying";
 
-fn has_units(kind: Kind) -> bool {
-    matches!(kind, Kind::Service | Kind::WorkerPool | Kind::IngestCluster)
+/// Whether its health says how far a change is.
+fn has_progress(kind: Kind) -> bool {
+    !matches!(kind, Kind::Environment | Kind::TestPlan)
 }
 
 /// Whether what is there works, and a line that says so.
@@ -465,7 +466,7 @@ fn transitions(key: &Key, old: Option<&ResourceStatus>, new: &ResourceStatus) ->
     new.conditions
         .iter()
         .filter(|condition| condition.kind != SUSPENDED)
-        .filter(|condition| condition.reason != APPLYING || has_units(key.kind))
+        .filter(|condition| condition.reason != APPLYING || has_progress(key.kind))
         .filter(|condition| {
             before(&condition.kind).is_none_or(|old| old.status != condition.status || old.reason != condition.reason)
         })

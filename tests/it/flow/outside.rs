@@ -1,12 +1,19 @@
 //! Kafka and databases that somebody else runs: topics and tables are made by a commit, what is wrong is said, nothing is deleted.
 
 use super::daemon::World;
-use crate::support::kafka;
+use crate::support::kafka::{self, Cluster};
 use crate::support::mariadb::MariaDb;
 use crate::support::muster::{Daemon, Done, muster};
 use crate::support::{free_port, wait_for};
-use muster::bus::kafka::topics;
+use muster::bus::kafka::{Mechanism, topics};
+use muster::control::external::{External as _, Outside, Reach};
+use muster::runtime::secrets::ConfiguredSecrets;
+use muster_core::model::observed::ExternalSight;
+use muster_core::model::service::SecretRef;
+use muster_core::model::settings::SecretSource;
+use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine, ExternalKafka, KafkaCluster};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A repository with one topic and one database, and settings that know the database's address.
 struct Lab {
@@ -208,4 +215,101 @@ fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+fn secrets(folder: &Path, values: &[(&str, &str)]) -> Arc<ConfiguredSecrets> {
+    std::fs::create_dir_all(folder).unwrap();
+    for (key, value) in values {
+        std::fs::write(folder.join(key), value).unwrap();
+    }
+    let place = SecretSource::File(folder.display().to_string());
+    Arc::new(ConfiguredSecrets::new([("outside".to_owned(), place)].into()))
+}
+
+fn reference(key: Option<&str>) -> SecretRef {
+    SecretRef {
+        name: "outside".to_owned(),
+        key: key.map(str::to_owned),
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_will_not_do_is_unfit_with_what_to_mend() {
+    let (server, folder) = (MariaDb::start(), tempfile::tempdir().unwrap());
+    let url = server.database("muster_results");
+    let look = async |url: &str, engine| {
+        let reach = Reach::new(secrets(folder.path(), &[("url", url)]));
+        let outside = Outside::Database(DatabaseCluster {
+            engine,
+            url: reference(Some("url")),
+        });
+        (reach.look(&outside).await, reach.make(&outside).await)
+    };
+    let wrong = look(&url, DatabaseEngine::Mysql).await;
+    assert!(
+        matches!(&wrong, (ExternalSight::Unfit { summary }, Ok(ExternalSight::Unfit { .. })) if summary.contains("engine: mysql")),
+        "{wrong:?}"
+    );
+    let (before, made) = look(&url, DatabaseEngine::Mariadb).await;
+    assert!(matches!(before, ExternalSight::Missing { .. }), "{before:?}");
+    assert!(matches!(made, Ok(ExternalSight::Fine { .. })), "{made:?}");
+    // Who may only read.
+    let reader = url.replace("muster:muster@", "muster_reader:reader@");
+    let (sight, _) = look(&reader, DatabaseEngine::Mariadb).await;
+    assert!(
+        matches!(&sight, ExternalSight::Unfit { summary } if summary.contains("GRANT ALL")),
+        "{sight:?}"
+    );
+    // Somebody converted a table.
+    server.root("ALTER TABLE muster_results.meta CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci");
+    let (sight, _) = look(&url, DatabaseEngine::Mariadb).await;
+    let told = "table meta has collation utf8mb4_general_ci";
+    assert!(
+        matches!(&sight, ExternalSight::Unfit { summary } if summary.contains(told)),
+        "{sight:?}"
+    );
+    server.root("ALTER TABLE muster_results.meta CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
+    // A replica, or a primary that was demoted.
+    server.root("SET GLOBAL read_only = 1");
+    let (sight, _) = look(&url, DatabaseEngine::Mariadb).await;
+    assert!(
+        matches!(&sight, ExternalSight::Unfit { summary } if summary.contains("writable primary")),
+        "{sight:?}"
+    );
+    server.root("SET GLOBAL read_only = 0, GLOBAL max_allowed_packet = 1048576");
+    let (sight, made) = look(&url, DatabaseEngine::Mariadb).await;
+    assert!(
+        sight.summary().contains("max_allowed_packet") && made.is_err(),
+        "{sight:?}"
+    );
+    for url in ["sqlite:///tmp/x.db", "mysql://muster:canary@127.0.0.1:1/x"] {
+        let (sight, _) = look(url, DatabaseEngine::Mariadb).await;
+        let away = matches!(&sight, ExternalSight::Unreachable { summary } if !summary.contains("canary"));
+        assert!(away, "{sight:?}");
+    }
+}
+
+#[tokio::test]
+async fn s57_brokers_that_refuse_a_password_say_so_and_nobody_shows_it() {
+    let (cluster, folder) = (Cluster::start(), tempfile::tempdir().unwrap());
+    let good = cluster.secure(Mechanism::ScramSha512, "muster");
+    let look = async |password: &str| {
+        let values = [
+            ("username", "muster"),
+            ("password", password),
+            ("ca", good.ca.as_deref().unwrap()),
+        ];
+        let outside = Outside::Kafka(KafkaCluster {
+            external: ExternalKafka {
+                bootstrap_servers: good.bootstrap_servers.clone(),
+                secret: Some(reference(None)),
+            },
+            topics: Vec::new(),
+        });
+        Reach::new(secrets(folder.path(), &values)).look(&outside).await
+    };
+    assert!(matches!(look("muster").await, ExternalSight::Fine { .. }));
+    let refused = look("canary").await;
+    let told = matches!(&refused, ExternalSight::Unreachable { summary } if summary.contains("uthentication") && !summary.contains("canary"));
+    assert!(told, "{refused:?}");
 }

@@ -21,14 +21,18 @@ impl MariaDb {
 
     /// Makes a database and returns its address as user `muster`; its name begins with `muster_`.
     pub fn database(&self, name: &str) -> String {
-        let made = Command::new("mariadb")
-            .args(["--no-defaults", "--user=root", "-e"])
-            .arg(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4"))
+        self.root(&format!("CREATE DATABASE {name} CHARACTER SET utf8mb4"));
+        format!("mysql://muster:muster@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Runs statements as root.
+    pub fn root(&self, sql: &str) {
+        let done = Command::new("mariadb")
+            .args(["--no-defaults", "--user=root", "-e", sql])
             .arg(format!("--socket={}/mariadb/socket", self.folder.path().display()))
             .status()
             .unwrap();
-        assert!(made.success());
-        format!("mysql://muster:muster@127.0.0.1:{}/{name}", self.port)
+        assert!(done.success());
     }
 
     fn script(&self, verb: &str) -> Command {
