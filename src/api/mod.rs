@@ -114,6 +114,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/runs/{id}/live", get(runs::live))
         .route("/api/v1/runs/{id}/report", get(runs::report))
         .route("/api/v1/runs/{id}/rerun", post(runs::rerun))
+        .route("/api/v1/runs/{id}/tag", post(runs::tag))
         .route("/api/v1/runs/{id}/{action}", post(runs::act))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

@@ -162,6 +162,39 @@ pub async fn act(
     Ok(Json(json!({"id": id})))
 }
 
+/// What a run is to be called.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TagBody {
+    /// Null: nothing any more.
+    name: Option<Name>,
+}
+
+/// Names a run, so that retention keeps it (promise 53), or takes its name away. One run of a plan has a name.
+pub async fn tag(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<TagBody>,
+) -> Result<Json<Value>, ApiError> {
+    state.live()?;
+    let identity = find(&state, &caller, &id).await?.identity;
+    caller.require(Role::Operator, Some(&identity.plan.project))?;
+    let ledger = &state.stores.ledger;
+    let name = body.name.as_ref().map(Name::as_str);
+    if let Some(name) = name
+        && let Some(other) = ledger.tagged_run(&identity.plan, name).await?
+        && other != identity.id
+    {
+        return Err(
+            ApiError::conflict("Taken", format!("run {other} of this plan is called `{name}`"))
+                .hint(format!("take the name away first: `muster tag run/{other} --remove`")),
+        );
+    }
+    ledger.tag_run(identity.id, name).await?;
+    Ok(Json(json!({"id": identity.id, "tag": name})))
+}
+
 /// Which state of a run the caller has seen.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use super::local::Plans;
 use super::reader::LOCAL_STORE;
-use super::wiring::{self, bind, source, tokens};
+use super::wiring::{self, bind, lock, source, tokens};
 use crate::api::auth::Auth;
 use crate::api::worker::{Entrance, TlsIdentity};
 use crate::api::{self, ApiState, Live};
@@ -13,6 +13,7 @@ use crate::control::fleet::door::Door;
 use crate::control::fleet::join::{self, JoinToken};
 use crate::control::providers::ProviderFactory;
 use crate::control::reconcile::{Reconciler, ReconcilerDeps, ReconcilerHandle};
+use crate::control::retention::Retention;
 use crate::control::runs::{DaemonWorld, Parts, Runs};
 use crate::control::sync::{Sync, SyncDeps};
 use crate::ingest::{self, Ingest};
@@ -24,7 +25,7 @@ use crate::runtime::telemetry;
 use crate::source::Source;
 use crate::source::fixed::FixedSource;
 use crate::store::{self, Stores};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use muster_core::base::chain::chain;
 use muster_core::diff::DiffPolicy;
 use muster_core::model::environment::Environment;
@@ -33,7 +34,7 @@ use muster_core::model::observed::DeletionApproval;
 use muster_core::model::policy::Policy;
 use muster_core::model::settings::{JoinRule, Settings, SourceFrom, SourceSettings};
 use muster_core::topology::PoolDemand;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -161,7 +162,16 @@ impl Daemon {
             .with_context(|| format!("cannot make {}", options.state_dir.display()))?;
         let source = source(&options.settings, &options.state_dir, &secrets)?;
         let interval = options.settings.source.interval;
+        let keep = options.settings.retention;
         let (mut daemon, fleet) = Self::start(options, source, interval, None).await?;
+        let retention = Retention::new(
+            daemon.stores.clone(),
+            daemon.clock.clone(),
+            keep,
+            daemon.runs.clone(),
+            daemon.reconciler.contents(),
+        );
+        daemon.tasks.spawn(retention.run(daemon.cancel.clone()));
         daemon.address = listener.local_addr()?;
         let live = Live {
             runs: daemon.runs.clone(),
@@ -334,20 +344,6 @@ impl Daemon {
             }
         }
         self.stop().await;
-    }
-}
-
-/// One daemon for each state folder: two would start units of the same names.
-fn lock(state_dir: &Path) -> Result<Flock<File>> {
-    let path = state_dir.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
-            "another muster uses {}; wait for it, or use another folder",
-            state_dir.display()
-        ),
-        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 

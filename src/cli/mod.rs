@@ -120,6 +120,7 @@ enum Command {
     /// Let a paused run or a suspended plan go on.
     Resume(steer::TargetArgs),
     Rerun(start::RerunArgs),
+    Tag(steer::TagArgs),
     Suspend(steer::SuspendArgs),
     Reconcile(steer::ReconcileArgs),
     ApproveDeletion(steer::ApproveDeletionArgs),
@@ -225,6 +226,7 @@ async fn dispatch(command: Command, global: &Global) -> Result<Exit> {
         Command::Pause(args) => steer::pause(&args, global).await,
         Command::Resume(args) => steer::resume(&args, global).await,
         Command::Rerun(args) => start::rerun(&args, global).await,
+        Command::Tag(args) => steer::tag(&args, global).await,
         Command::Suspend(args) => steer::suspend(&args, global).await,
         Command::Reconcile(args) => steer::reconcile(&args, global).await,
         Command::ApproveDeletion(args) => steer::approve_deletion(&args, global).await,

@@ -36,6 +36,20 @@ pub struct StopArgs {
     abort: bool,
 }
 
+/// Name a run: it is kept from retention, and the name stands for it as a baseline of its plan.
+#[derive(Debug, Args)]
+pub struct TagArgs {
+    /// run/ID.
+    #[arg(value_name = "run/ID")]
+    run: String,
+    /// Its name: lower-case letters, digits and dashes.
+    #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+    name: Option<String>,
+    /// Take its name away.
+    #[arg(long)]
+    remove: bool,
+}
+
 /// Hold a plan back: a start is refused until `resume`.
 #[derive(Debug, Args)]
 pub struct SuspendArgs {
@@ -122,6 +136,25 @@ async fn act(word: &str, action: &str, body: serde_json::Value, global: &Global)
         "run {}: {action} requested",
         super::text::short_id(&answer["id"])
     ));
+    Ok(Exit::Done)
+}
+
+/// Runs `tag`.
+///
+/// # Errors
+/// When nobody answers, there is no such run, or another one has the name.
+pub async fn tag(args: &TagArgs, global: &Global) -> Result<Exit> {
+    let answer = client(global)?
+        .post(
+            &format!("/api/v1/runs/{}/tag", target::run(&args.run)),
+            &json!({"name": args.name}),
+        )
+        .await?;
+    let id = super::text::short_id(&answer["id"]);
+    output::progress(&match &args.name {
+        Some(name) => format!("run {id} is called {name}"),
+        None => format!("run {id} has no name any more"),
+    });
     Ok(Exit::Done)
 }
 

@@ -9,9 +9,11 @@ use crate::source::directory::DirectorySource;
 use crate::source::git::credentials::Credentials;
 use crate::source::git::{GitConfig, GitSource};
 use crate::source::tree::Limits;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use muster_core::model::settings::{self, JoinRule, Settings, SourceFrom, SourceSettings, TlsFiles};
+use nix::fcntl::{Flock, FlockArg};
 use secrecy::ExposeSecret as _;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -116,4 +118,21 @@ pub fn source(settings: &Settings, state_dir: &Path, secrets: &dyn Secrets) -> R
             Arc::new(DirectorySource::new(Path::new(directory).join(path), Limits::default()))
         }
     })
+}
+
+/// One daemon for each state folder: two would start units of the same names.
+///
+/// # Errors
+/// When another one has it, or it cannot be written.
+pub fn lock(state_dir: &Path) -> Result<Flock<File>> {
+    let path = state_dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
+            "another muster uses {}; wait for it, or use another folder",
+            state_dir.display()
+        ),
+        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
 }

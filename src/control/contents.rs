@@ -69,6 +69,11 @@ impl Contents {
         Ok(())
     }
 
+    /// What was written to the ledger since the start.
+    pub(super) fn kept(&self) -> BTreeSet<Digest> {
+        self.with(|memory| memory.kept.clone())
+    }
+
     fn with<T>(&self, action: impl FnOnce(&mut Memory) -> T) -> T {
         action(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
     }

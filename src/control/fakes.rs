@@ -327,6 +327,27 @@ impl Ledger for MemoryLedger {
         self.open()?.blobs.insert(digest.to_owned(), bytes.to_vec());
         Ok(())
     }
+    async fn blobs(&self, _: &str, _: u32) -> Result<Vec<String>> {
+        absent()
+    }
+    async fn delete_blob(&self, _: &str) -> Result<()> {
+        absent()
+    }
+    async fn tag_run(&self, _: RunId, _: Option<&str>) -> Result<bool> {
+        absent()
+    }
+    async fn tagged_run(&self, _: &Key, _: &str) -> Result<Option<RunId>> {
+        absent()
+    }
+    async fn detailed_runs(&self, _: Option<RunId>, _: u32) -> Result<Vec<RunRow>> {
+        absent()
+    }
+    async fn expired_runs(&self, _: u32) -> Result<BTreeSet<RunId>> {
+        absent()
+    }
+    async fn put_expired(&self, _: RunId, _: Timestamp) -> Result<()> {
+        absent()
+    }
 }
 
 /// The simulated provider with a record of what was asked of it, and faults by unit.

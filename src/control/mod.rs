@@ -14,6 +14,7 @@ pub mod observe;
 pub mod providers;
 pub mod queue;
 pub mod reconcile;
+pub mod retention;
 pub mod runs;
 pub mod status;
 pub mod sync;

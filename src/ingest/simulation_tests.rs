@@ -10,9 +10,11 @@ use crate::runtime::clock::Clock;
 use crate::store::rows::{Appended, Flush, PartOf, RejectRow, SessionRow, SlicePart};
 use crate::store::{Results, StoreError};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use muster_core::measure::frame::{Body, Frame};
 use muster_core::measure::slice::{Second, SeriesKey, Stats};
 use muster_core::model::id::{RunId, SessionId};
+use muster_core::model::key::Key;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -190,6 +192,12 @@ impl Results for Database {
 
     async fn is_sealed(&self, _: RunId) -> Result<bool, StoreError> {
         Ok(self.tables().sealed)
+    }
+    async fn describe_run(&self, _: RunId, _: &Key, _: Timestamp) -> Result<(), StoreError> {
+        unreachable!("nobody looks at dashboards here")
+    }
+    async fn remove_run(&self, _: RunId) -> Result<bool, StoreError> {
+        unreachable!("the run is kept")
     }
 }
 

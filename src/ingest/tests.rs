@@ -6,9 +6,11 @@ use crate::runtime::clock::Clock;
 use crate::store::rows::{Appended, Flush, PartOf, RejectRow, SessionRow, SlicePart};
 use crate::store::{Results, StoreError, open};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use muster_core::measure::frame::{Body, Frame};
 use muster_core::measure::slice::{Second, SeriesKey, Stats};
 use muster_core::model::id::{RunId, SessionId};
+use muster_core::model::key::Key;
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,6 +126,12 @@ impl Results for Shaky {
     }
     async fn is_sealed(&self, run: RunId) -> Result<bool, StoreError> {
         self.inner.is_sealed(run).await
+    }
+    async fn describe_run(&self, run: RunId, plan: &Key, started_at: Timestamp) -> Result<(), StoreError> {
+        self.inner.describe_run(run, plan, started_at).await
+    }
+    async fn remove_run(&self, run: RunId) -> Result<bool, StoreError> {
+        self.inner.remove_run(run).await
     }
 }
 

@@ -63,6 +63,18 @@ fn describe() {
         "Runs that ended, by ending and its reason"
     );
     describe_counter!(
+        "muster_retention_runs_total",
+        "Runs whose details were removed because their time was over"
+    );
+    describe_counter!(
+        "muster_retention_contents_total",
+        "Contents of files that were removed because no run refers to them"
+    );
+    describe_counter!(
+        "muster_retention_failures_total",
+        "Removals and compactions that did not work and are tried again"
+    );
+    describe_counter!(
         "muster_ingest_frames_total",
         "Frames of workers, by what became of them"
     );

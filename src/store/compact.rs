@@ -4,10 +4,10 @@
 //! the run over, and the old parts are deleted. Cut off before the switch, it starts anew; cut off after, only the deleting is left.
 
 use super::db::transaction;
+use super::part::{Label, Numbers, PART_COLUMNS, raw_row};
 use super::read;
-use super::results::{PART_COLUMNS, SqlResults, part_values};
-use super::rows::{PartOf, SlicePart};
-use super::value::{Row, values};
+use super::results::{FINISHED, SqlResults};
+use super::value::{Row, Value, values};
 use super::{Result, StoreError};
 use muster_core::base::chain::chain;
 use muster_core::measure::slice::Stats;
@@ -19,11 +19,14 @@ const SECONDS_AT_ONCE: u32 = 16;
 /// Parts read and written together: at some kilobytes each, a few megabytes.
 const PARTS_AT_ONCE: usize = 256;
 /// Rows deleted in one statement, so that its locks are short.
-const DELETE_AT_ONCE: u32 = 5_000;
+const DELETE_AT_ONCE: u32 = 2_000;
 
 impl SqlResults {
     pub(super) async fn compact_run(&self, run: RunId) -> Result<()> {
         let state = transaction!(self.db, |tx| { self.locked_state(&mut tx, run).await })?;
+        if state.finished {
+            return Ok(());
+        }
         if !state.sealed {
             return Err(StoreError::Refused(format!(
                 "run {run} is not sealed, so its parts cannot be compacted"
@@ -36,7 +39,9 @@ impl SqlResults {
             let sql = "UPDATE run_state SET generation = 1, compacted_above = ? WHERE run = ? AND generation = 0";
             self.db.execute(sql, &values![highest, run.0]).await?;
         }
-        self.delete_generation(run, 0).await
+        self.delete_generation(run, 0).await?;
+        let sql = "UPDATE run_state SET sealed = ? WHERE run = ?";
+        self.db.execute(sql, &values![FINISHED, run.0]).await.map(drop)
     }
 
     /// Writes generation 1 and returns the highest number of generation 0.
@@ -65,17 +70,17 @@ impl SqlResults {
             .db
             .fetch("slice_part", sql, &values![run.0, from, below], read::part_label)
             .await?;
-        let mut groups: BTreeMap<(u32, PartOf, u64), Vec<u64>> = BTreeMap::new();
-        for (id, second, what) in labels {
-            let apart = if matches!(what, PartOf::Worker(_)) { id } else { 0 };
-            groups.entry((second, what, apart)).or_default().push(id);
+        let mut groups: BTreeMap<(u32, Label, u64), Vec<u64>> = BTreeMap::new();
+        for (id, second, label) in labels {
+            let apart = if matches!(label, Label::Worker(_)) { id } else { 0 };
+            groups.entry((second, label, apart)).or_default().push(id);
         }
-        let group = |((second, what, _), ids)| Group { second, what, ids };
+        let group = |((second, label, _), ids)| Group { second, label, ids };
         Ok(groups.into_iter().map(group).collect())
     }
 
     async fn merge_batch(&self, run: RunId, batch: Vec<Group>) -> Result<()> {
-        let mut merged = Vec::with_capacity(batch.len());
+        let mut rows = Vec::with_capacity(batch.len());
         for group in batch {
             let mut whole = Merging::Nothing;
             for ids in group.ids.chunks(PARTS_AT_ONCE) {
@@ -91,38 +96,43 @@ impl SqlResults {
                     })?;
                 }
             }
-            merged.push(SlicePart {
-                second: group.second,
-                what: group.what,
-                data: whole.encoded(),
-            });
+            let (data, numbers) = whole.encoded(&group.label);
+            rows.push(raw_row(run, 1, group.second, &group.label, &data, &numbers));
         }
-        let rows: Vec<_> = merged.iter().map(|part| part_values(run, 1, part)).collect();
         transaction!(self.db, |tx| {
-            tx.insert_many("slice_part", &PART_COLUMNS, &rows).await
+            tx.insert_many("slice_part", &PART_COLUMNS, &rows, "").await
         })
     }
 
     async fn delete_generation(&self, run: RunId, generation: u32) -> Result<()> {
+        while !self
+            .delete_parts(" AND generation = ?", &values![run.0, generation, DELETE_AT_ONCE])
+            .await?
+        {}
+        Ok(())
+    }
+
+    /// Removes some parts of a run, of whatever generation; true: none is left.
+    pub(super) async fn delete_some(&self, run: RunId) -> Result<bool> {
+        self.delete_parts("", &values![run.0, DELETE_AT_ONCE]).await
+    }
+
+    async fn delete_parts(&self, and: &str, values: &[Value]) -> Result<bool> {
         // The inner SELECT is there because SQLite knows no DELETE … LIMIT; its own SELECT around it because MySQL refuses LIMIT there.
-        let sql = "DELETE FROM slice_part WHERE id IN (SELECT id FROM \
-                   (SELECT id FROM slice_part WHERE run = ? AND generation = ? ORDER BY id LIMIT ?) AS some)";
-        loop {
-            let done = self
-                .db
-                .execute(sql, &values![run.0, generation, DELETE_AT_ONCE])
-                .await?;
-            if done.rows < u64::from(DELETE_AT_ONCE) {
-                return Ok(());
-            }
-        }
+        let sql = format!(
+            "DELETE FROM slice_part WHERE id IN (SELECT id FROM \
+             (SELECT id FROM slice_part{} WHERE run = ?{and} ORDER BY run, generation, id LIMIT ?) AS some)",
+            self.db.by_run()
+        );
+        let done = self.db.execute(sql, values).await?;
+        Ok(done.rows < u64::from(DELETE_AT_ONCE))
     }
 }
 
 /// The parts that become one.
 struct Group {
     second: u32,
-    what: PartOf,
+    label: Label,
     ids: Vec<u64>,
 }
 
@@ -141,7 +151,7 @@ fn batches(groups: Vec<Group>) -> Vec<Vec<Group>> {
     batches
 }
 
-/// One part alone is copied as it is; only from the second on are they decoded.
+/// One part alone is copied as it is, readable or not.
 enum Merging {
     Nothing,
     One(Vec<u8>),
@@ -160,11 +170,17 @@ impl Merging {
         Ok(Self::Many(whole))
     }
 
-    fn encoded(self) -> Vec<u8> {
+    /// The bytes, and what dashboards read of a second that is whole now.
+    fn encoded(self, label: &Label) -> (Vec<u8>, Numbers) {
         match self {
-            Self::Nothing => Vec::new(),
-            Self::One(data) => data,
-            Self::Many(whole) => whole.encode(),
+            Self::Nothing => (Vec::new(), Numbers::default()),
+            Self::One(data) => {
+                let whole = Some(&data).filter(|_| matches!(label, Label::Series(_)));
+                let stats = whole.and_then(|data| Stats::decode(data).ok());
+                let numbers = stats.map_or_else(Numbers::default, |stats| Numbers::whole(&stats));
+                (data, numbers)
+            }
+            Self::Many(whole) => (whole.encode(), Numbers::whole(&whole)),
         }
     }
 }

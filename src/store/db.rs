@@ -8,7 +8,6 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, MySql, Sqlite, Transaction};
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::future::Future;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ pub(super) const TRIES: u32 = 6;
 /// Most rows in one INSERT: beyond it the gain is small and packets grow (5,000 parameters; SQLite allows 32,766).
 const ROWS_MAX: usize = 512;
 /// Most bytes of parameters in one INSERT, far below the smallest `max_allowed_packet` accepted (16 MiB).
-const BYTES_MAX: usize = 4 << 20;
+pub(super) const BYTES_MAX: usize = 4 << 20;
 
 /// SQL text: a constant, or put together from constants.
 pub(super) type Sql = Cow<'static, str>;
@@ -166,12 +165,13 @@ impl Conn {
     }
 
     /// Inserts many rows, in their order, in as few statements as the limits allow. Sizes are powers of two, so that only a few
-    /// different statements are ever prepared.
+    /// different statements are ever prepared. `tail` ends each statement: what to do with a row that is there.
     pub(super) async fn insert_many(
         &mut self,
         table: &str,
         columns: &[&str],
         rows: &[Vec<Value>],
+        tail: &str,
     ) -> Result<(), Fault> {
         let mut rest = rows;
         while !rest.is_empty() {
@@ -180,7 +180,7 @@ impl Conn {
                 size /= 2;
             }
             let (now, later) = rest.split_at(size);
-            let sql = insert_sql(table, columns, size);
+            let sql = format!("{}{tail}", insert_sql(table, columns, size));
             self.execute(sql, &now.concat()).await?;
             rest = later;
         }
@@ -321,33 +321,32 @@ impl Db {
 
     /// An INSERT that overwrites `columns` of a row with the same `keys`; with no columns it leaves that row alone.
     pub(super) fn upsert_sql(&self, table: &str, keys: &[&str], columns: &[&str]) -> Sql {
-        let mut sql = insert_sql(table, &[keys, columns].concat(), 1).into_owned();
+        let insert = insert_sql(table, &[keys, columns].concat(), 1);
+        format!("{insert}{}", self.where_there(keys, columns)).into()
+    }
+
+    /// The end of an INSERT that overwrites `columns` where a row with the same `keys` is there.
+    pub(super) fn where_there(&self, keys: &[&str], columns: &[&str]) -> String {
+        let set = |columns: &[&str], to: fn(&str) -> String| {
+            let set: Vec<String> = columns
+                .iter()
+                .map(|column| format!("{column} = {}", to(column)))
+                .collect();
+            set.join(", ")
+        };
         match self {
-            Self::Sqlite { .. } if columns.is_empty() => sql.push_str(" ON CONFLICT DO NOTHING"),
+            Self::Sqlite { .. } if columns.is_empty() => " ON CONFLICT DO NOTHING".to_owned(),
             Self::Sqlite { .. } => {
-                let set: Vec<String> = columns
-                    .iter()
-                    .map(|column| format!("{column} = excluded.{column}"))
-                    .collect();
-                // Writing to a String cannot fail.
-                let _ = write!(
-                    sql,
-                    " ON CONFLICT ({}) DO UPDATE SET {}",
-                    keys.join(", "),
-                    set.join(", ")
-                );
+                let set = set(columns, |column| format!("excluded.{column}"));
+                format!(" ON CONFLICT ({}) DO UPDATE SET {set}", keys.join(", "))
             }
             // `VALUES()`, because MariaDB and MySQL before 8.0.19 do not know `AS new`.
             Self::MySql(_) => {
                 let columns = if columns.is_empty() { &keys[..1] } else { columns };
-                let set: Vec<String> = columns
-                    .iter()
-                    .map(|column| format!("{column} = VALUES({column})"))
-                    .collect();
-                let _ = write!(sql, " ON DUPLICATE KEY UPDATE {}", set.join(", "));
+                let set = set(columns, |column| format!("VALUES({column})"));
+                format!(" ON DUPLICATE KEY UPDATE {set}")
             }
         }
-        sql.into()
     }
 
     /// Writes one row over what has the same keys. `values`: the keys', then the columns'.
@@ -355,6 +354,15 @@ impl Db {
         self.execute(self.upsert_sql(table, keys, columns), values)
             .await
             .map(drop)
+    }
+
+    /// What has parts of a run read in the order of its index. Left alone, MySQL reads the parts of all runs in the order of their
+    /// numbers, and MariaDB sorts all that is left of the run for each page.
+    pub(super) fn by_run(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => " INDEXED BY slice_part_by_run",
+            Self::MySql(_) => " FORCE INDEX (slice_part_by_run)",
+        }
     }
 
     /// What makes a SELECT in a transaction hold its rows until the end. SQLite's writers already have the whole database.

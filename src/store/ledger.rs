@@ -5,7 +5,7 @@ use super::read;
 use super::rows::{
     ChangesetRow, EventFilter, EventRow, HookRow, Inserted, Overlay, ProjectRow, RunFilter, RunRow, RunWorkerRow,
 };
-use super::value::{Row, Value, read_all, values};
+use super::value::{Row, Unreadable, Value, read_all, values};
 use super::{Ledger, Result, StoreError};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use muster_core::model::key::Key;
 use muster_core::model::observed::{AppliedResource, DeletionApproval, InventoryRow, ResourceStatus};
 use muster_core::model::run::Event;
 use muster_core::model::unit::UnitName;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -264,14 +265,14 @@ impl Ledger for SqlLedger {
             }
             // Another writer may come in between; the primary key then refuses this one, and the next try finds the other's.
             let columns: Vec<&str> = read::RUN_COLUMNS.split(", ").collect();
-            tx.insert_many("run", &columns, &[run_values(row)?]).await?;
+            tx.insert_many("run", &columns, &[run_values(row)?], "").await?;
             Ok(Inserted::New)
         })
     }
 
     async fn save_run(&self, row: &RunRow) -> Result<()> {
         let id = row.identity.id;
-        let sql = "UPDATE run SET stage = ?, ending = ?, state = ?, pinned = ?, deadline = ?, started_at = ?, finished_at = ?, tag = ?, \
+        let sql = "UPDATE run SET stage = ?, ending = ?, state = ?, pinned = ?, deadline = ?, started_at = ?, finished_at = ?, \
                    retention_s = ?, version = ? WHERE id = ? AND version = ?";
         let mut values = state_values(row);
         values.extend(values![id.0, row.version.saturating_sub(1)]);
@@ -290,6 +291,38 @@ impl Ledger for SqlLedger {
     async fn run(&self, id: RunId) -> Result<Option<RunRow>> {
         let sql = format!("SELECT {} FROM run WHERE id = ?", read::RUN_COLUMNS);
         Ok(self.db.fetch("run", sql, &values![id.0], read::run).await?.pop())
+    }
+
+    async fn tag_run(&self, id: RunId, tag: Option<&str>) -> Result<bool> {
+        let sql = "UPDATE run SET tag = ? WHERE id = ?";
+        Ok(self.db.execute(sql, &values![tag, id.0]).await?.rows > 0)
+    }
+
+    async fn tagged_run(&self, plan: &Key, tag: &str) -> Result<Option<RunId>> {
+        let sql = "SELECT id FROM run WHERE plan = ? AND tag = ? ORDER BY created_at DESC LIMIT 1";
+        Ok(self.db.fetch("run", sql, &values![plan, tag], run_id).await?.pop())
+    }
+
+    async fn detailed_runs(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>> {
+        let sql = format!(
+            "SELECT {} FROM run WHERE id > ? AND stage = 'Finished' \
+             AND NOT EXISTS (SELECT 1 FROM expired WHERE expired.run = run.id) ORDER BY id LIMIT ?",
+            read::RUN_COLUMNS
+        );
+        let after = after.map_or(uuid::Uuid::nil(), |id| id.0);
+        self.db.fetch("run", sql, &values![after, limit], read::run).await
+    }
+
+    async fn expired_runs(&self, limit: u32) -> Result<BTreeSet<RunId>> {
+        let sql = "SELECT run FROM expired ORDER BY expired_at DESC LIMIT ?";
+        let runs = self.db.fetch("expired", sql, &values![limit], run_id).await?;
+        Ok(runs.into_iter().collect())
+    }
+
+    async fn put_expired(&self, id: RunId, at: Timestamp) -> Result<()> {
+        self.db
+            .upsert("expired", &["run"], &["expired_at"], &values![id.0, at])
+            .await
     }
 
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>> {
@@ -370,6 +403,22 @@ impl Ledger for SqlLedger {
         let sql = self.db.upsert_sql("content", &["digest", "bytes"], &[]);
         self.db.execute(sql, &values![digest, bytes]).await.map(drop)
     }
+
+    async fn blobs(&self, after: &str, limit: u32) -> Result<Vec<String>> {
+        let sql = "SELECT digest FROM content WHERE digest > ? ORDER BY digest LIMIT ?";
+        self.db
+            .fetch("content", sql, &values![after, limit], |row| row.text(0))
+            .await
+    }
+
+    async fn delete_blob(&self, digest: &str) -> Result<()> {
+        let sql = "DELETE FROM content WHERE digest = ?";
+        self.db.execute(sql, &values![digest]).await.map(drop)
+    }
+}
+
+fn run_id(row: &Row) -> Result<RunId, Unreadable> {
+    Ok(RunId(uuid::Uuid::from_slice(&row.bytes(0)?)?))
 }
 
 fn or_default(limit: u32, default: u32) -> Value {
@@ -387,6 +436,7 @@ fn run_values(row: &RunRow) -> Result<Vec<Value>> {
         document("run", &identity.id, &identity.trigger)?,
         identity.created_at,
     ]);
+    values.push(row.tag.as_deref().into());
     values.extend(state_values(row));
     Ok(values)
 }
@@ -401,7 +451,6 @@ fn state_values(row: &RunRow) -> Vec<Value> {
         row.deadline,
         row.started_at,
         row.finished_at,
-        row.tag.as_deref(),
         row.retention_s,
         row.version,
     ])

@@ -7,9 +7,9 @@ use super::{Result, StoreError};
 use std::time::Duration;
 
 /// Number, SQLite's text, MySQL's text. A file may be extended only until a release contains it; then a new one is added.
-/// Statements end with `;` at a line's end, and each can run again: MySQL commits every DDL statement by itself, so a daemon
-/// killed within a file begins it anew.
-const MIGRATIONS: [(u32, &str, &str); 2] = [
+/// Statements end with `;` at a line's end. MySQL's can run again: it commits every DDL statement by itself, so a daemon killed
+/// within a file begins it anew. SQLite runs a file whole or not at all.
+const MIGRATIONS: [(u32, &str, &str); 3] = [
     (
         1,
         include_str!("migrations/sqlite/0001_ledger.sql"),
@@ -19,6 +19,11 @@ const MIGRATIONS: [(u32, &str, &str); 2] = [
         2,
         include_str!("migrations/sqlite/0002_results.sql"),
         include_str!("migrations/mysql/0002_results.sql"),
+    ),
+    (
+        3,
+        include_str!("migrations/sqlite/0003_numbers.sql"),
+        include_str!("migrations/mysql/0003_numbers.sql"),
     ),
 ];
 
@@ -137,8 +142,21 @@ mod tests {
     fn s52_every_migration_has_idempotent_statements_and_a_number_that_grows() {
         assert!(MIGRATIONS.windows(2).all(|pair| pair[0].0 < pair[1].0));
         for (number, sqlite, mysql) in MIGRATIONS {
-            for statement in statements(sqlite).chain(statements(mysql)) {
-                assert!(statement.contains("IF NOT EXISTS"), "{number}: {statement}");
+            for statement in statements(sqlite) {
+                let is_guarded = statement.contains("IF NOT EXISTS") || statement.contains("ALTER TABLE");
+                assert!(is_guarded, "{number}: {statement}");
+            }
+            // A statement that is chosen by what is there is prepared; views are replaced.
+            let again = [
+                "IF NOT EXISTS",
+                "OR REPLACE",
+                "SET @muster = IF(",
+                "PREPARE muster",
+                "EXECUTE muster",
+            ];
+            for statement in statements(mysql) {
+                let is_guarded = again.iter().any(|word| statement.contains(word));
+                assert!(is_guarded, "{number}: {statement}");
             }
         }
     }
@@ -146,6 +164,7 @@ mod tests {
     /// Tables and their columns in order, without the types.
     fn shape(text: &'static str) -> Vec<(String, Vec<String>)> {
         statements(text)
+            .filter(|statement| statement.contains("CREATE TABLE"))
             .filter_map(|statement| {
                 let (head, body) = statement.split_once("(\n")?;
                 let columns = body
@@ -162,7 +181,7 @@ mod tests {
     fn s52_both_databases_have_the_same_tables_and_columns() {
         for (number, sqlite, mysql) in MIGRATIONS {
             assert_eq!(shape(sqlite), shape(mysql), "{number}");
-            assert!(shape(sqlite).len() >= 3);
+            assert!(shape(sqlite).len() >= 2);
         }
     }
 }

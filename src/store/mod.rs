@@ -7,10 +7,12 @@ mod fault;
 mod ledger;
 mod migrate;
 mod open;
+mod part;
 mod read;
 mod results;
 mod routed;
 pub mod rows;
+mod server;
 mod value;
 
 pub use examine::{Examined, examine};
@@ -28,6 +30,7 @@ use rows::{
     Appended, ChangesetRow, EventFilter, EventRow, Flush, HookRow, Inserted, Overlay, ProjectRow, RejectRow, RunFilter,
     RunRow, RunWorkerRow, SessionRow, SlicePart,
 };
+use std::collections::BTreeSet;
 
 /// What a store could not do.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +133,16 @@ pub trait Ledger: Send + Sync {
     async fn save_run(&self, row: &RunRow) -> Result<()>;
     /// One run.
     async fn run(&self, id: RunId) -> Result<Option<RunRow>>;
+    /// Names a run, or takes its name away. False: there is no such run. Saving the run leaves the name alone.
+    async fn tag_run(&self, id: RunId, tag: Option<&str>) -> Result<bool>;
+    /// The run of a plan with this name.
+    async fn tagged_run(&self, plan: &Key, tag: &str) -> Result<Option<RunId>>;
+    /// Finished runs whose details are still kept, in the order of their ids, after one, at most `limit`.
+    async fn detailed_runs(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>>;
+    /// The runs whose details were removed last, at most `limit`.
+    async fn expired_runs(&self, limit: u32) -> Result<BTreeSet<RunId>>;
+    /// Notes that a run's details were removed.
+    async fn put_expired(&self, id: RunId, at: Timestamp) -> Result<()>;
     /// Runs, newest first.
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>>;
     /// The exact set of workers of a run.
@@ -148,6 +161,10 @@ pub trait Ledger: Send + Sync {
     async fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>>;
     /// Keeps a content under its digest; there already is success.
     async fn put_blob(&self, digest: &str, bytes: &[u8]) -> Result<()>;
+    /// Digests of contents after one, in their order, at most `limit`.
+    async fn blobs(&self, after: &str, limit: u32) -> Result<Vec<String>>;
+    /// Removes a content; nothing there is success.
+    async fn delete_blob(&self, digest: &str) -> Result<()>;
 }
 
 /// What was measured.
@@ -170,8 +187,9 @@ pub trait Results: Send + Sync {
     async fn reject(&self, run: RunId, rows: &[RejectRow]) -> Result<()>;
     /// The refused frames of a run that were kept.
     async fn rejects(&self, run: RunId) -> Result<Vec<RejectRow>>;
-    /// Parts of a run after a cursor, in the order stored, at most `limit`; each with its cursor. A cursor of a run stays good while
-    /// the run is appended to, by however many, and over the seal.
+    /// Parts of a run after a cursor, in the order stored, of at most `limit` rows; each with the cursor of its row. A row holds one
+    /// part, or those of all workers of a second. A cursor of a run stays good while the run is appended to, by however many, and
+    /// over the seal.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the run was compacted since the cursor was given: forget what was read, and read from 0.
@@ -182,8 +200,16 @@ pub trait Results: Send + Sync {
     /// of the old parts or all of the new ones. Compacted already is success; a compaction that was cut off starts anew.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when the run is not sealed, [`StoreError::Corrupt`] when a part cannot be read: all parts stay then.
+    /// [`StoreError::Refused`] when the run is not sealed, [`StoreError::Corrupt`] when a part cannot be read: all parts stay then;
+    /// [`StoreError::Conflict`] while this process compacts it already.
     async fn compact(&self, run: RunId) -> Result<()>;
     /// Whether a run is sealed.
     async fn is_sealed(&self, run: RunId) -> Result<bool>;
+    /// Says what a run's results are of, for dashboards: its plan, and when its load began. Doing it again writes the same.
+    async fn describe_run(&self, run: RunId, plan: &Key, started_at: Timestamp) -> Result<()>;
+    /// Removes what is kept of a run, at most some thousand parts at a time. True: nothing of it is left (promise 53).
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] while it is being compacted.
+    async fn remove_run(&self, run: RunId) -> Result<bool>;
 }

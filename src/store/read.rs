@@ -1,8 +1,7 @@
 //! Rows as read from the database, turned into types.
 
-use super::rows::{
-    ChangesetRow, EventRow, HookRow, Overlay, PartOf, ProjectRow, RunRow, RunWorkerRow, SessionRow, SlicePart,
-};
+use super::part::Label;
+use super::rows::{ChangesetRow, EventRow, HookRow, Overlay, ProjectRow, RunRow, RunWorkerRow, SessionRow};
 use super::value::{Row, Unreadable};
 use jiff::Timestamp;
 use muster_core::measure::slice::SeriesKey;
@@ -16,8 +15,8 @@ use uuid::Uuid;
 type Read<T> = Result<T, Unreadable>;
 
 /// The columns of [`run`], in its order.
-pub(super) const RUN_COLUMNS: &str = "id, plan, project, revision, digest, triggered_by, created_at, stage, ending, state, pinned, \
-     deadline, started_at, finished_at, tag, retention_s, version";
+pub(super) const RUN_COLUMNS: &str = "id, plan, project, revision, digest, triggered_by, created_at, tag, stage, ending, state, pinned, \
+     deadline, started_at, finished_at, retention_s, version";
 
 fn instant(row: &Row, index: usize) -> Read<Timestamp> {
     Ok(Timestamp::from_microsecond(row.int(index)?)?)
@@ -115,14 +114,14 @@ pub(super) fn run(row: &Row) -> Read<RunRow> {
             trigger: json(row, 5)?,
             created_at: instant(row, 6)?,
         },
-        stage: row.text(7)?,
-        ending: row.text_or_null(8)?,
-        state: json(row, 9)?,
-        pinned: json(row, 10)?,
-        deadline: instant_or_null(row, 11)?,
-        started_at: instant_or_null(row, 12)?,
-        finished_at: instant_or_null(row, 13)?,
-        tag: row.text_or_null(14)?,
+        tag: row.text_or_null(7)?,
+        stage: row.text(8)?,
+        ending: row.text_or_null(9)?,
+        state: json(row, 10)?,
+        pinned: json(row, 11)?,
+        deadline: instant_or_null(row, 12)?,
+        started_at: instant_or_null(row, 13)?,
+        finished_at: instant_or_null(row, 14)?,
         retention_s: row.int_or_null(15)?.map(u64::try_from).transpose()?,
         version: number(row, 16)?,
     })
@@ -161,22 +160,15 @@ pub(super) fn session(row: &Row) -> Read<SessionRow> {
     })
 }
 
-/// Columns: id, second, worker, phase, scenario, name, data.
-pub(super) fn part(row: &Row) -> Read<(u64, SlicePart)> {
-    let (cursor, second, what) = part_label(row)?;
-    let data = row.bytes(6)?;
-    Ok((cursor, SlicePart { second, what, data }))
-}
-
-/// The same columns without the last.
-pub(super) fn part_label(row: &Row) -> Read<(u64, u32, PartOf)> {
-    let what = match row.int_or_null(2)? {
-        Some(worker) => PartOf::Worker(u32::try_from(worker)?),
-        None => PartOf::Series(SeriesKey {
+/// Columns: id, second, worker, phase, scenario, name.
+pub(super) fn part_label(row: &Row) -> Read<(u64, u32, Label)> {
+    let label = match row.int_or_null(2)? {
+        Some(worker) => Label::Worker(worker),
+        None => Label::Series(SeriesKey {
             phase: row.text(3)?,
             scenario: row.text(4)?,
             name: row.text(5)?,
         }),
     };
-    Ok((number(row, 0)?, number(row, 1)?, what))
+    Ok((number(row, 0)?, number(row, 1)?, label))
 }

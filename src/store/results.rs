@@ -2,21 +2,25 @@
 
 use super::db::{Conn, Db, transaction};
 use super::fault::Fault;
+use super::part::{PART_COLUMNS, parts_of, rows_of};
 use super::read;
-use super::rows::{Appended, Flush, PartOf, RejectRow, SessionRow, SlicePart};
+use super::rows::{Appended, Flush, RejectRow, SessionRow, SlicePart};
 use super::value::{Row, Value, read_all, values};
 use super::{Result, Results, StoreError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use muster_core::model::id::{RunId, SessionId};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use muster_core::model::key::Key;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// Results on either database.
 #[derive(Debug)]
 pub(super) struct SqlResults {
     pub(super) db: Arc<Db>,
+    /// Runs that are being compacted or removed: two at once would take away each other's parts.
+    busy: Mutex<BTreeSet<RunId>>,
 }
 
 /// Refused frames kept: of one run, and of all.
@@ -25,22 +29,27 @@ const REJECTS_MAX: usize = 10_000;
 /// And for so long: a week.
 const REJECT_KEPT_US: i64 = 7 * 24 * 3_600 * 1_000_000;
 
-/// The columns of a part as written.
-pub(super) const PART_COLUMNS: [&str; 8] = [
-    "run",
-    "generation",
-    "second",
-    "worker",
-    "phase",
-    "scenario",
-    "name",
-    "data",
-];
+/// Holds a run while its parts are replaced or removed.
+pub(super) struct Busy<'a> {
+    results: &'a SqlResults,
+    run: RunId,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.results.busy().remove(&self.run);
+    }
+}
+
+/// In the column `sealed`: sealed, and its compaction is over.
+pub(super) const FINISHED: i64 = 2;
 
 /// What is known of a run's results as a whole.
 #[derive(Debug, Default)]
 pub(super) struct RunState {
     pub(super) sealed: bool,
+    /// Compacted, and nothing of what was before is left.
+    pub(super) finished: bool,
     /// 0: parts as they arrived; 1: compacted.
     pub(super) generation: i64,
     /// Cursors up to here are of parts that compaction replaced.
@@ -49,7 +58,20 @@ pub(super) struct RunState {
 
 impl SqlResults {
     pub(super) fn new(db: Arc<Db>) -> Self {
-        Self { db }
+        let busy = Mutex::default();
+        Self { db, busy }
+    }
+
+    fn busy(&self) -> MutexGuard<'_, BTreeSet<RunId>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds a run for as long as the guard lives.
+    pub(super) fn hold(&self, run: RunId) -> Result<Busy<'_>> {
+        match self.busy().insert(run) {
+            true => Ok(Busy { results: self, run }),
+            false => Err(StoreError::Conflict(format!("run {run} (being compacted or removed)"))),
+        }
     }
 
     /// Reads a run's state and holds it until the transaction ends: who appends to a run does so alone, and so the parts of a run
@@ -88,12 +110,9 @@ impl SqlResults {
         if !fits || !flush.ends.keys().all(|session| stand.contains_key(session)) {
             return Ok(Appended::Moved);
         }
-        let parts: Vec<Vec<Value>> = flush.parts.iter().map(|part| part_values(flush.run, 0, part)).collect();
-        tx.insert_many("slice_part", &PART_COLUMNS, &parts).await?;
-        for (session, (_, to)) in &flush.watermarks {
-            let sql = "UPDATE session SET watermark = ? WHERE run = ? AND session = ?";
-            tx.execute(sql, &values![*to, flush.run.0, session.0]).await?;
-        }
+        let rows = rows_of(flush.run, &flush.parts);
+        tx.insert_many("slice_part", &PART_COLUMNS, &rows, "").await?;
+        self.raise_watermarks(tx, flush).await?;
         for (session, (last, dropped)) in &flush.ends {
             let sql = "UPDATE session SET last_sequence = ?, dropped = ? WHERE run = ? AND session = ?";
             let dropped = serde_json::json!(dropped);
@@ -101,6 +120,19 @@ impl SqlResults {
                 .await?;
         }
         Ok(Appended::Stored)
+    }
+
+    /// Many at once: a thousand workers would be a thousand statements. Every row is there, so what else an INSERT must name is
+    /// never written.
+    async fn raise_watermarks(&self, tx: &mut Conn, flush: &Flush) -> Result<(), Fault> {
+        let keys = ["run", "session"];
+        let columns = ["run", "session", "worker", "late", "dropped", "watermark"];
+        let row = |(session, (_, to)): (&SessionId, &(u64, u64))| {
+            Vec::from(values![flush.run.0, session.0, 0_u32, 0_u32, "[]", *to])
+        };
+        let rows: Vec<Vec<Value>> = flush.watermarks.iter().map(row).collect();
+        let tail = self.db.where_there(&keys, &["watermark"]);
+        tx.insert_many("session", &columns, &rows, &tail).await
     }
 }
 
@@ -111,41 +143,12 @@ async fn state(conn: &mut Conn, run: RunId, lock: &str) -> Result<RunState, Faul
     let found = read_all("run_state", &rows, |row| {
         Ok(RunState {
             sealed: row.int(0)? != 0,
+            finished: row.int(0)? == FINISHED,
             generation: row.int(1)?,
             compacted_above: u64::try_from(row.int(2)?)?,
         })
     })?;
     Ok(found.into_iter().next().unwrap_or_default())
-}
-
-/// A part as parameters.
-pub(super) fn part_values(run: RunId, generation: i64, part: &SlicePart) -> Vec<Value> {
-    let data = part.data.as_slice();
-    match &part.what {
-        PartOf::Worker(worker) => {
-            let null = Value::Null;
-            Vec::from(values![
-                run.0,
-                generation,
-                part.second,
-                *worker,
-                null.clone(),
-                null.clone(),
-                null,
-                data
-            ])
-        }
-        PartOf::Series(series) => Vec::from(values![
-            run.0,
-            generation,
-            part.second,
-            Value::Null,
-            series.phase.as_str(),
-            series.scenario.as_str(),
-            series.name.as_str(),
-            data
-        ]),
-    }
 }
 
 #[async_trait]
@@ -243,10 +246,13 @@ impl Results for SqlResults {
     async fn parts(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<(u64, SlicePart)>> {
         let mut conn = self.db.connection(false).await?;
         // Which generation holds is decided by the same statement that reads the rows.
-        let sql = "SELECT p.id, p.second, p.worker, p.phase, p.scenario, p.name, p.data FROM slice_part p \
-                   JOIN run_state r ON r.run = p.run AND r.generation = p.generation \
-                   WHERE p.run = ? AND p.id > ? ORDER BY p.id LIMIT ?";
-        let rows = conn.rows(sql, &values![run.0, after, limit]).await?;
+        let sql = format!(
+            "SELECT id, second, worker, phase, scenario, name, data FROM slice_part{} \
+             WHERE run = ? AND generation = (SELECT generation FROM run_state WHERE run = ?) AND id > ? \
+             ORDER BY run, generation, id LIMIT ?",
+            self.db.by_run()
+        );
+        let rows = conn.rows(sql, &values![run.0, run.0, after, limit]).await?;
         let compacted_above = state(&mut conn, run, "").await?.compacted_above;
         conn.release();
         if after > 0 && after <= compacted_above {
@@ -254,7 +260,8 @@ impl Results for SqlResults {
                 "run {run} (compacted; read its parts from 0 again)"
             )));
         }
-        read_all("slice_part", &rows, read::part)
+        let parts = read_all("slice_part", &rows, parts_of)?;
+        Ok(parts.into_iter().flatten().collect())
     }
 
     async fn seal(&self, run: RunId) -> Result<u64> {
@@ -279,6 +286,27 @@ impl Results for SqlResults {
     }
 
     async fn compact(&self, run: RunId) -> Result<()> {
+        let _held = self.hold(run)?;
         self.compact_run(run).await
+    }
+
+    async fn describe_run(&self, run: RunId, plan: &Key, started_at: Timestamp) -> Result<()> {
+        let values = values![run.0, run.to_string(), plan, started_at];
+        self.db
+            .upsert("run_info", &["run"], &["id", "plan", "started_at"], &values)
+            .await
+    }
+
+    async fn remove_run(&self, run: RunId) -> Result<bool> {
+        let _held = self.hold(run)?;
+        if !self.delete_some(run).await? {
+            return Ok(false);
+        }
+        // The state last: a removal that is cut off leaves a run that can be removed.
+        for table in ["session", "reject", "run_info", "run_state"] {
+            let sql = format!("DELETE FROM {table} WHERE run = ?");
+            self.db.execute(sql, &values![run.0]).await?;
+        }
+        Ok(true)
     }
 }

@@ -8,6 +8,7 @@ use super::{Ledger, Result, Results, StoreError, Stores, open};
 use crate::runtime::clock::Clock;
 use crate::runtime::secrets::Secrets;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use muster_core::base::chain::chain;
 use muster_core::model::id::RunId;
 use muster_core::model::key::Key;
@@ -327,5 +328,13 @@ impl Results for RoutedResults {
 
     async fn is_sealed(&self, run: RunId) -> Result<bool> {
         at_place!(self, run, is_sealed(run))
+    }
+
+    async fn describe_run(&self, run: RunId, plan: &Key, started_at: Timestamp) -> Result<()> {
+        at_place!(self, run, describe_run(run, plan, started_at))
+    }
+
+    async fn remove_run(&self, run: RunId) -> Result<bool> {
+        at_place!(self, run, remove_run(run))
     }
 }

@@ -33,7 +33,7 @@ use drive::Driver;
 use jiff::Timestamp;
 use muster_core::lifecycle::event::Event;
 use muster_core::lifecycle::state::RunState;
-use muster_core::model::id::{RunId, WorkerId};
+use muster_core::model::id::{Digest, RunId, WorkerId};
 use muster_core::model::key::Key;
 use muster_core::model::policy::Policy;
 use muster_core::model::run::{RunIdentity, Trigger, TriggerKind};
@@ -208,14 +208,20 @@ impl Runs {
             },
             created_at: now,
         };
+        let mut files = Vec::new();
         for digest in found.pinned.files() {
             let content = parts.world.content(&digest).await.map_err(Blocked::Content)?;
-            parts.stores.ledger.put_blob(digest.as_str(), &content).await?;
+            files.push((digest, content));
         }
-        self.begin(identity, found.pinned, |active, load| {
+        self.begin(identity, found.pinned, files, |active, load| {
             check_environment(&found.limits, load, active)
         })
         .await
+    }
+
+    /// Nothing starts while this is held: nobody writes contents that no run refers to yet.
+    pub(super) async fn hold_starts(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.shared.starting.lock().await
     }
 
     /// Starts a run with everything another one was pinned to: revision, plan, files, seed.
@@ -226,10 +232,11 @@ impl Runs {
         let ledger = &self.shared.parts.stores.ledger;
         let row = ledger.run(of).await?.ok_or(Blocked::UnknownRun(of))?;
         let (pinned, _) = read_row(&row).ok_or(Blocked::Format(of))?;
+        let mut files = Vec::new();
         for digest in pinned.files() {
-            if ledger.blob(digest.as_str()).await?.is_none() {
-                return Err(Blocked::Content(digest.to_string()));
-            }
+            let content = ledger.blob(digest.as_str()).await?;
+            let content = content.ok_or_else(|| Blocked::Content(digest.to_string()))?;
+            files.push((digest, Arc::from(content)));
         }
         let now = self.shared.parts.clock.now();
         let identity = RunIdentity {
@@ -242,7 +249,7 @@ impl Runs {
             ..row.identity
         };
         let (pinned, limits) = start::renew(pinned, &identity.plan, &*self.shared.parts.world).await?;
-        self.begin(identity, pinned, |active, load| {
+        self.begin(identity, pinned, files, |active, load| {
             check_environment(&limits, load, active)
         })
         .await
@@ -252,6 +259,7 @@ impl Runs {
         &self,
         identity: RunIdentity,
         pinned: Pinned,
+        files: Vec<(Digest, Arc<[u8]>)>,
         check: impl FnOnce(&mut dyn Iterator<Item = &Load>, &Load) -> Result<(), Blocked>,
     ) -> Result<RunId, Blocked> {
         let id = identity.id;
@@ -263,6 +271,14 @@ impl Runs {
             &mut self.shared.active().values().map(|active| &active.load),
             &Load::of(&pinned),
         )?;
+        for (digest, content) in files {
+            self.shared
+                .parts
+                .stores
+                .ledger
+                .put_blob(digest.as_str(), &content)
+                .await?;
+        }
         let state = RunState::new(identity.created_at);
         let (state_json, pinned_json) = (as_json(&state)?, as_json(&pinned)?);
         let reserved = self.shared.reserve(id, &pinned)?;

@@ -36,6 +36,8 @@ const LAST_LOOK: Duration = LOOK.saturating_mul(2);
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
 /// How much the time between the words of a phase's begin and end may differ from the phase's own.
 const HEARD_MAX: Duration = Duration::from_secs(1);
+/// Dashboards can wait, the judge cannot.
+const DESCRIBE: Duration = Duration::from_millis(500);
 /// A judge that saw no numbers for so long ends the run (promise 44).
 const BLIND: Duration = Duration::from_secs(60);
 
@@ -213,7 +215,9 @@ async fn watch(context: Arc<Context>) {
     let mut numbers = Numbers::new(&context.pinned);
     let mut acted_on = ActedOn::default();
     let (mut seen, mut newest) = (parts.clock.instant(), None);
+    let mut described = false;
     loop {
+        described = described || describe(&context).await;
         let is_first = numbers.is_new();
         let read = numbers.read(&*parts.stores.results, context.run()).await;
         let now = parts.clock.instant();
@@ -257,6 +261,16 @@ async fn watch(context: Arc<Context>) {
         let_go(&context).await;
         context.sleep(JUDGE_EVERY).await;
     }
+}
+
+/// Tells dashboards what the numbers are of, once; false: not yet.
+async fn describe(context: &Context) -> bool {
+    let Some(started_at) = context.state().start_at else {
+        return false;
+    };
+    let results = &context.shared.parts.stores.results;
+    let told = results.describe_run(context.run(), &context.identity.plan, started_at);
+    matches!(tokio::time::timeout(DESCRIBE, told).await, Ok(Ok(())))
 }
 
 async fn act_on(context: &Arc<Context>, finding: Finding) {

@@ -6,6 +6,7 @@ pub mod effects;
 pub mod event;
 mod expire;
 pub mod plan;
+pub mod retention;
 pub mod share;
 pub mod state;
 pub mod step;

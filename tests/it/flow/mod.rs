@@ -3,6 +3,7 @@
 mod counts;
 pub mod daemon;
 mod database;
+mod elsewhere;
 mod examples;
 mod fleet;
 mod foreground;

@@ -261,22 +261,22 @@ async fn a_database_that_will_not_do_is_unfit_with_what_to_mend() {
         "{sight:?}"
     );
     // Somebody converted a table.
-    server.root("ALTER TABLE muster_results.meta CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci");
+    server.sql("ALTER TABLE muster_results.meta CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci");
     let (sight, _) = look(&url, DatabaseEngine::Mariadb).await;
     let told = "table meta has collation utf8mb4_general_ci";
     assert!(
         matches!(&sight, ExternalSight::Unfit { summary } if summary.contains(told)),
         "{sight:?}"
     );
-    server.root("ALTER TABLE muster_results.meta CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
+    server.sql("ALTER TABLE muster_results.meta CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
     // A replica, or a primary that was demoted.
-    server.root("SET GLOBAL read_only = 1");
+    server.sql("SET GLOBAL read_only = 1");
     let (sight, _) = look(&url, DatabaseEngine::Mariadb).await;
     assert!(
         matches!(&sight, ExternalSight::Unfit { summary } if summary.contains("writable primary")),
         "{sight:?}"
     );
-    server.root("SET GLOBAL read_only = 0, GLOBAL max_allowed_packet = 1048576");
+    server.sql("SET GLOBAL read_only = 0, GLOBAL max_allowed_packet = 1048576");
     let (sight, made) = look(&url, DatabaseEngine::Mariadb).await;
     assert!(
         sight.summary().contains("max_allowed_packet") && made.is_err(),

@@ -2,6 +2,7 @@
 
 mod elsewhere;
 mod fake;
+mod retention;
 
 use crate::support::eventually;
 use crate::support::flaky::{Mode, Switch, flaky};

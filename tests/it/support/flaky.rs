@@ -12,6 +12,7 @@ use muster_core::model::key::Key;
 use muster_core::model::observed::{AppliedResource, DeletionApproval, InventoryRow, ResourceStatus};
 use muster_core::model::run::Event;
 use muster_core::model::unit::UnitName;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -122,6 +123,13 @@ forward! { Ledger of ledger:
     put_summary(id: RunId, report: &serde_json::Value) -> ();
     blob(digest: &str) -> Option<Vec<u8>>;
     put_blob(digest: &str, bytes: &[u8]) -> ();
+    blobs(after: &str, limit: u32) -> Vec<String>;
+    delete_blob(digest: &str) -> ();
+    tag_run(id: RunId, tag: Option<&str>) -> bool;
+    tagged_run(plan: &Key, tag: &str) -> Option<RunId>;
+    detailed_runs(after: Option<RunId>, limit: u32) -> Vec<RunRow>;
+    expired_runs(limit: u32) -> BTreeSet<RunId>;
+    put_expired(id: RunId, at: Timestamp) -> ();
 }
 
 forward! { Results of results:
@@ -135,6 +143,8 @@ forward! { Results of results:
     seal(run: RunId) -> u64;
     compact(run: RunId) -> ();
     is_sealed(run: RunId) -> bool;
+    describe_run(run: RunId, plan: &Key, started_at: Timestamp) -> ();
+    remove_run(run: RunId) -> bool;
 }
 
 #[tokio::test]

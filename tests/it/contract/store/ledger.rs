@@ -381,6 +381,7 @@ async fn s52_runs_read_back_and_are_listed(place: Place) {
         ..rows[1].clone()
     };
     ledger.save_run(&rows[1]).await.unwrap();
+    assert!(ledger.tag_run(ids[1], rows[1].tag.as_deref()).await.unwrap());
     for row in &rows {
         assert_eq!(ledger.run(row.identity.id).await.unwrap().as_ref(), Some(row));
     }

@@ -1,10 +1,13 @@
 //! The stores' contract: every property holds on a SQLite file, SQLite in memory, MariaDB and MySQL 8 (promise 52).
 
+mod kept;
 mod killed;
 mod ledger;
-mod results;
+mod paths;
+pub mod results;
 mod routed;
 mod server;
+mod unfit;
 
 use muster::store::{Stores, open};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};

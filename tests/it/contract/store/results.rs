@@ -6,7 +6,7 @@ use muster::store::{Results, StoreError};
 use muster_core::measure::histogram::{Histogram, Precision};
 use muster_core::measure::slice::{SeriesKey, Stats};
 use muster_core::model::id::{RunId, SessionId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -89,7 +89,8 @@ async fn all(results: &Store, run: RunId, page: u32) -> Vec<(u64, SlicePart)> {
         if parts.is_empty() {
             return seen;
         }
-        assert!(parts.len() <= page as usize);
+        let rows: BTreeSet<u64> = parts.iter().map(|(cursor, _)| *cursor).collect();
+        assert!(rows.len() <= page as usize);
         seen.extend(parts);
     }
 }
