@@ -18,6 +18,8 @@ pub fn log_to_stderr(verbose: u8, default: &str, color: bool) {
         .with_writer(std::io::stderr)
         .with_ansi(color)
         .with_target(false)
+        // Telling of a line that could not be written would panic where stderr is a pipe that nobody reads any more.
+        .log_internal_errors(false)
         .try_init();
 }
 
