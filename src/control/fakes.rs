@@ -32,11 +32,9 @@ use tokio::sync::watch;
 pub(super) fn key(text: &str) -> Key {
     text.parse().expect("a key")
 }
-
 pub(super) fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
-
 pub(super) fn revision(number: u32) -> Revision {
     Revision::new(format!("{number:040x}")).expect("a revision")
 }
@@ -144,7 +142,6 @@ pub(super) fn secrets() -> Arc<ConfiguredSecrets> {
 
 /// What was done, in order, by all doubles that share it.
 pub(super) type Log = Arc<Mutex<Vec<String>>>;
-
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
