@@ -28,7 +28,8 @@ const BLOCKING_THREADS: usize = 4;
 /// From a thread to the reader.
 pub(crate) enum LaneMessage {
     Second(u32, Box<LaneSecond>),
-    Started(u32),
+    /// The phase, and when this thread could begin its load.
+    Started(u32, Instant),
     Ended(u32),
     Waiting(u32),
     Finished(u32),
@@ -178,12 +179,13 @@ impl Lane {
             if !self.reaches(begin).await {
                 return;
             }
+            let began = Instant::now();
             let segment = self.shared.lane_segment(next as usize, self.index);
             if let (Some(bound), Some(segment)) = (&self.bound, segment) {
                 bound.begin_phase(segment.count.into(), drains_until);
             }
             let run = PhaseRun::start(self.clone(), next as usize, (load.0, segment), begin);
-            let _ = sender.send(LaneMessage::Started(next)).await;
+            let _ = sender.send(LaneMessage::Started(next, began)).await;
             let is_closed = segment.is_some() && load.0.users().is_none();
             self.recorder.borrow_mut().at_work(next as usize, is_closed);
             let border = self.until_border(&run, load.0).await;
@@ -227,12 +229,14 @@ impl Lane {
     /// Waits for an instant; false: the load is to end before it.
     async fn reaches(&self, at: Instant) -> bool {
         let mut control = self.control.clone();
+        // All workers of a run begin together: the runtime's own timer would add up to a millisecond.
+        let pacer = Pacer::new();
         loop {
             if control.borrow_and_update().stop().is_some() {
                 return false;
             }
             tokio::select! {
-                () = tokio::time::sleep_until(at.into()) => return true,
+                () = pacer.sleep_until(at) => return true,
                 changed = control.changed() => if changed.is_err() { return false },
             }
         }

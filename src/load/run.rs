@@ -215,6 +215,11 @@ impl Running {
         self.commands.send_modify(|control| control.apply(command, now));
     }
 
+    /// When all threads could begin their load, once they did.
+    pub fn began(&self) -> Option<Instant> {
+        self.merge.began
+    }
+
     /// The next report; `None` after [`Report::Finished`]. May be dropped and called again.
     ///
     /// # Panics
@@ -252,6 +257,8 @@ struct Merge {
     next: Vec<Option<u32>>,
     pending: BTreeMap<u32, (Second, Histogram)>,
     started: BTreeMap<u32, usize>,
+    /// When the last of all threads could begin the first phase.
+    began: Option<Instant>,
     ended: BTreeMap<u32, usize>,
     waiting: BTreeMap<u32, usize>,
 }
@@ -262,6 +269,7 @@ impl Merge {
             next: vec![Some(0); lanes],
             pending: BTreeMap::new(),
             started: BTreeMap::new(),
+            began: None,
             ended: BTreeMap::new(),
             waiting: BTreeMap::new(),
         }
@@ -278,9 +286,14 @@ impl Merge {
             *seen += 1;
             *seen
         };
+        if let LaneMessage::Started(phase, at) = message
+            && self.started.first_key_value().is_none_or(|(first, _)| *first == phase)
+        {
+            self.began = self.began.max(Some(at));
+        }
         match message {
             // As for its end, all threads: each tells the end of a phase before the next one's start, so the merged word does, too.
-            LaneMessage::Started(phase) if count(&mut self.started, phase) == lanes => {
+            LaneMessage::Started(phase, _) if count(&mut self.started, phase) == lanes => {
                 ready.push_back(Report::PhaseStarted(phase));
             }
             LaneMessage::Ended(phase) if count(&mut self.ended, phase) == lanes => {
@@ -294,7 +307,7 @@ impl Merge {
                 self.add(*second);
             }
             LaneMessage::Finished(lane) => self.next[lane as usize] = None,
-            LaneMessage::Started(_) | LaneMessage::Ended(_) | LaneMessage::Waiting(_) => {}
+            LaneMessage::Started(..) | LaneMessage::Ended(_) | LaneMessage::Waiting(_) => {}
         }
         let complete = self.next.iter().flatten().min().copied().unwrap_or(u32::MAX);
         while let Some(entry) = self.pending.first_entry()

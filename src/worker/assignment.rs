@@ -289,7 +289,8 @@ impl Keeper {
             return;
         }
         if report.is_some() && !std::mem::replace(&mut load.started, true) {
-            let late_us = i64::try_from(load.at.elapsed().as_micros()).unwrap_or(i64::MAX);
+            let began = load.running.began().unwrap_or_else(Instant::now);
+            let late_us = i64::try_from(began.saturating_duration_since(load.at).as_micros()).unwrap_or(i64::MAX);
             self.teller.tell(News::LoadStarted { late_us });
             self.tell(progress::What::Started(wire::Started { late_us }));
         }
