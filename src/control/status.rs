@@ -459,13 +459,13 @@ fn suspended_for(key: &Key, seconds: f64) {
     }
 }
 
-/// Conditions that turned, or whose reason did. Of a suspension Ready's own reason tells; where nothing is to be started,
+/// Conditions that turned, or whose reason did. Of a suspension or a deletion that is held back Ready's own reason tells; where nothing is to be started,
 /// being applied takes no time and is not worth telling.
 fn transitions(key: &Key, old: Option<&ResourceStatus>, new: &ResourceStatus) -> Vec<Condition> {
     let before = |kind: &str| old.and_then(|old| old.conditions.iter().find(|condition| condition.kind == kind));
     new.conditions
         .iter()
-        .filter(|condition| condition.kind != SUSPENDED)
+        .filter(|condition| condition.kind != SUSPENDED && condition.kind != DELETION_BLOCKED)
         .filter(|condition| condition.reason != APPLYING || has_progress(key.kind))
         .filter(|condition| {
             before(&condition.kind).is_none_or(|old| old.status != condition.status || old.reason != condition.reason)

@@ -8,6 +8,7 @@ use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
 use muster_core::base::backoff::Backoff;
 use muster_core::base::chain::chain;
+use muster_core::base::units::counted;
 use muster_core::model::id::Revision;
 use muster_core::model::key::Key;
 use muster_core::model::policy::Policy;
@@ -294,7 +295,7 @@ impl Sync {
 
     async fn tell_of_revision(&self, revision: &Revision, loaded: &Loaded) {
         let resources: usize = loaded.projects.values().map(|project| project.resources.len()).sum();
-        let mut message = format!("revision {} with {resources} resources", revision.short());
+        let mut message = format!("revision {} with {}", revision.short(), counted(resources, "resource"));
         if let Some(author) = self.deps.source.author(revision).await {
             message.push_str(&format!(" by {author}"));
         }
