@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::extract::{Json, Path, Query};
 use super::views;
 use crate::control::fleet::WorkerView;
-use crate::store::rows::Overlay;
+use crate::store::rows::{Overlay, ProjectRow};
 use axum::extract::State;
 use jiff::Timestamp;
 use muster_core::base::units::counted;
@@ -103,19 +103,37 @@ pub async fn one(
 /// Projects with the revision they stand at and what is wrong with the newest.
 pub async fn projects(State(state): State<ApiState>, caller: Caller) -> Result<Json<Value>, ApiError> {
     let rows = state.stores.ledger.projects().await?;
+    let policy = state.live.as_ref().map(|live| live.runs.policy());
+    let is_named = |row: &ProjectRow| {
+        policy
+            .as_ref()
+            .is_none_or(|policy| policy.projects.contains_key(&row.project))
+    };
+    let statuses = state.stores.ledger.statuses().await?;
+    let is_held = |row: &ProjectRow| statuses.iter().any(|(key, _)| key.project == row.project);
     let items: Vec<Value> = rows
         .iter()
-        .filter(|row| caller.sees(&row.project))
+        .filter(|row| caller.sees(&row.project) && (is_named(row) || is_held(row)))
         .map(|row| {
-            let errors = row.errors().count();
+            let message = match row.errors().count() {
+                _ if !is_named(row) => {
+                    json!("the settings do not name it any more; `muster diff` shows what is left of it")
+                }
+                0 => Value::Null,
+                errors => json!(format!(
+                    "{} in {}",
+                    counted(errors, "error"),
+                    row.observed_revision.short()
+                )),
+            };
             json!({
                 "project": row.project,
-                "ready": row.good_revision.as_ref() == Some(&row.observed_revision),
+                "ready": is_named(row) && row.good_revision.as_ref() == Some(&row.observed_revision),
                 "revision": row.good_revision,
                 "observed": row.observed_revision,
                 "resources": row.resources.as_array().map_or(0, Vec::len),
                 "diagnostics": row.diagnostics,
-                "message": if errors == 0 { Value::Null } else { json!(format!("{} in {}", counted(errors, "error"), row.observed_revision.short())) },
+                "message": message,
             })
         })
         .collect();

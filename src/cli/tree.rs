@@ -87,7 +87,8 @@ fn grown(projects: &[Value], resources: &[Value], units: &[Value]) -> Vec<Value>
     }
     let mut grown: BTreeMap<String, Value> = BTreeMap::new();
     for project in projects {
-        let known = json!({"project": project["project"], "ready": project["ready"], "revision": project["revision"]});
+        let known = json!({"project": project["project"], "ready": project["ready"], "revision": project["revision"],
+            "message": project["message"]});
         grown.insert(word(&project["project"]), known);
     }
     for owner in owners.into_values() {
@@ -107,7 +108,7 @@ fn project(project: &Value) -> Branch {
         line.push_str(&format!(" at {}", revision.chars().take(12).collect::<String>()));
     }
     if project["ready"] == false {
-        line.push_str("; the newest revision is invalid, `muster get projects` says why");
+        line.push_str(&format!("; {}", word(&project["message"])));
     }
     let resources = project["resources"].as_array();
     Branch {
@@ -119,7 +120,8 @@ fn project(project: &Value) -> Branch {
 fn resource(resource: &Value) -> Branch {
     let state = match resource["health"].as_str() {
         Some(health) => toned(health),
-        None => "added by muster".to_owned(),
+        None if resource["kind"] == "WorkerPool" && resource["name"] == "local" => "added by muster".to_owned(),
+        None => "no longer wanted; `muster diff` says why it is still there".to_owned(),
     };
     let line = format!("{} {}  {state}", word(&resource["kind"]), word(&resource["name"]));
     let unit = |unit: &Value| Branch {
@@ -166,6 +168,7 @@ mod tests {
         let units = [
             json!({"name": "default.service.shop.0", "owner": "default/Service/shop", "state": "Ready"}),
             json!({"name": "default.service.shop.1", "owner": "default/Service/shop", "state": "Starting"}),
+            json!({"name": "default.service.till.0", "owner": "default/Service/till", "state": "Ready"}),
             json!({"name": "default.workerpool.local.0", "owner": "default/WorkerPool/local", "state": "Ready"}),
         ];
         let projects = grown(&projects, &resources, &units);
@@ -179,6 +182,8 @@ mod tests {
              │  ├─ default.service.shop.0  Ready\n\
              │  └─ default.service.shop.1  Starting\n\
              ├─ TestPlan hello  Suspended\n\
+             ├─ Service till  no longer wanted; `muster diff` says why it is still there\n\
+             │  └─ default.service.till.0  Ready\n\
              └─ WorkerPool local  added by muster\n   \
              └─ default.workerpool.local.0  Ready\n"
         );

@@ -58,6 +58,49 @@ fn s5_a_deleted_branch_is_said_and_its_return_is_seen() {
     assert!(events.contains("SourceReady"), "{events}");
 }
 
+/// The settings stop naming a project: nobody sees it go by itself, and everybody how to let it go.
+#[test]
+fn s21_a_project_that_left_the_settings_waits_for_approval_and_is_gone_then() {
+    let world = World::new();
+    world.repo.git(&["rm", "-q", "-r", "plans"]);
+    for project in ["a", "b"] {
+        world.repo.write(&format!("plans/{project}/lab.yaml"), LAB);
+    }
+    let head = world.repo.commit("two teams");
+    let project = |name: &str| format!("  - {{name: {name}, paths: [\"{name}/**\"], kinds: [Environment, Service]}}\n");
+    let mut daemon = world.serve(&format!("projects:\n{}{}", project("a"), project("b")));
+    let units = |daemon: &Daemon, owner: &str| {
+        let (_, units) = daemon.get("/api/v1/units");
+        let all = units["items"].as_array().cloned().unwrap_or_default();
+        all.iter()
+            .filter(|unit| unit["owner"] == owner && unit["state"] == "Ready")
+            .count()
+    };
+    wait_for("both to be there", || {
+        (units(&daemon, "a/Service/shop") + units(&daemon, "b/Service/shop") == 4).then_some(())
+    });
+    daemon.kill();
+    let settings = world.dir.path().join("muster.yaml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace(&project("b"), "")).unwrap();
+    daemon = Daemon::again(world.dir.path(), daemon.port());
+    wait_for("what waits", || {
+        let diff = daemon.ok(&["diff"]).stdout;
+        diff.contains(&format!("muster approve-deletion {head}")).then_some(())
+    });
+    assert_eq!(units(&daemon, "b/Service/shop"), 2, "nothing goes without leave");
+    let projects = daemon.ok(&["get", "projects"]).stdout;
+    assert!(projects.contains("the settings do not name it any more"), "{projects}");
+    let events = daemon.ok(&["events"]).stdout;
+    assert_eq!(events.matches("ProjectRemoved").count(), 1, "{events}");
+    daemon.ok(&["approve-deletion", &head]);
+    wait_for("it to be gone", || {
+        let projects = daemon.ok(&["get", "projects"]).stdout;
+        (units(&daemon, "b/Service/shop") == 0 && !projects.contains("the settings do not name")).then_some(())
+    });
+    assert_eq!(units(&daemon, "a/Service/shop"), 2);
+}
+
 /// A password that is right, then wrong, then right again.
 #[test]
 fn s5_wrong_credentials_are_said_and_the_last_good_state_stays() {
