@@ -13,6 +13,7 @@ use muster_core::base::units::counted;
 use muster_core::model::id::{Name, Revision};
 use muster_core::model::key::{Key, Kind};
 use muster_core::model::observed::DeletionApproval;
+use muster_core::model::resource::Spec;
 use muster_core::model::settings::Role;
 use muster_core::model::unit::UnitName;
 use serde::Deserialize;
@@ -94,9 +95,17 @@ pub async fn one(
         .await?
         .into_iter()
         .find(|overlay| overlay.plan == key);
-    view["suspended"] = json!(overlay.map(
-        |overlay| json!({"reason": overlay.reason, "who": overlay.who, "since": overlay.since, "until": overlay.until})
-    ));
+    let now = state.clock.now();
+    let holds = |until: Option<Timestamp>| until.is_none_or(|until| now < until);
+    let by_hand = overlay.filter(|overlay| holds(overlay.until)).map(
+        |overlay| json!({"reason": overlay.reason, "who": overlay.who, "since": overlay.since, "until": overlay.until}),
+    );
+    let in_git = match &resource.spec {
+        Spec::TestPlan(plan) => plan.suspend.as_ref().filter(|git| holds(git.until)),
+        _ => None,
+    };
+    let in_git = in_git.map(|git| json!({"reason": git.reason, "who": git.by(), "until": git.until}));
+    view["suspended"] = json!(in_git.or(by_hand));
     Ok(Json(view))
 }
 

@@ -261,6 +261,11 @@ fn s23_the_age_of_a_suspension_is_a_metric_whoever_suspended() {
         .write("plans/hello.yaml", &(text + "  suspend: {reason: Double 11}\n"));
     world.repo.commit("suspend");
     suspended("suspended by Test <test@example.com> in git: Double 11");
+    let described = daemon.ok(&["describe", "plan/hello"]).stdout;
+    assert!(
+        described.contains("Suspended:   Double 11 (by Test <test@example.com> in git)"),
+        "{described}"
+    );
     let start = daemon.muster(&["start", "plan/hello"]);
     assert_eq!(start.code, 95, "{start:?}");
     assert!(
