@@ -323,6 +323,25 @@ fn s21_large_deletions_wait_and_small_ones_add_up_over_a_day() {
 }
 
 #[test]
+fn s21_what_other_projects_have_does_not_make_a_deletion_small() {
+    let with = |number, count| {
+        let own = (0..count).map(|index| (format!("p/Service/s{index}"), LAB));
+        let others = (0..20).map(|index| (format!("q/Service/s{index}"), LAB));
+        let services: Vec<(String, &str)> = own.chain(others).collect();
+        let mut all = vec![(LAB, environment())];
+        all.extend(
+            services
+                .iter()
+                .map(|(text, lab)| (text.as_str(), service(lab, "v1", 1, &[]))),
+        );
+        desired(number, all)
+    };
+    let mut world = world(&with(1, 3));
+    world.observed.high_water.clear();
+    assert_eq!(world.diff(&with(2, 1), &STRICT).refused.len(), 1, "two of four");
+}
+
+#[test]
 fn s21_an_approval_holds_for_its_revision_and_its_exact_set() {
     let approve = |world: &mut World, number: u32, keys: &[&str]| {
         world.observed.approved_deletions = vec![DeletionApproval {
@@ -342,6 +361,13 @@ fn s21_an_approval_holds_for_its_revision_and_its_exact_set() {
         approve(&mut world, number, keys);
         assert_eq!(world.diff(&head, &STRICT).refused.len(), 1, "{keys:?} at {number}");
     }
+    let mut wanted_again = world.clone();
+    wanted_again.observed.applied.remove(&key("p/Service/s1"));
+    assert_eq!(
+        wanted_again.diff(&head, &STRICT).refused.len(),
+        1,
+        "what is not there but wanted was not deleted under it"
+    );
     approve(&mut world, 2, &["p/Service/s2", "p/Service/s3"]);
     assert!(world.diff(&head, &STRICT).refused.is_empty());
     // Half of it done, it still holds for the rest.

@@ -1,12 +1,15 @@
 //! Numbers out of a view.
 
 use super::{run, whole};
+use crate::measure::histogram::{Histogram, Precision};
 use crate::measure::query::{Live, Over};
 use crate::measure::slice::{GeneratorStat, Stats};
+use crate::measure::summary::{metrics, trend_numbers};
 use crate::measure::testing::{at_ease, key, plan, requests, stats, threshold};
 use crate::measure::view::{LATE_S, RunView};
 use crate::model::threshold::{Metric, RuleMetric, Statistic, Tags};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -83,6 +86,36 @@ fn tags_pick_series() {
         };
         assert_eq!(whole(&view, text, statistic), None, "{text}");
     }
+}
+
+#[test]
+fn the_summary_has_the_shapes_of_k6() {
+    let mut view = RunView::new(&plan(&["load"]), 1);
+    view.apply(0, &key("load", "home"), &requests(&[10; 8], 2));
+    view.apply(0, &key("load", "order"), &requests(&[30; 2], 0));
+    let thresholds = [
+        threshold("http_req_duration{name:home}", "p(95)<1"),
+        threshold("http_reqs", "count>1"),
+    ];
+    let all = metrics(&view, thresholds.iter());
+    let parts: Vec<&String> = all.keys().filter(|key| key.contains('{')).collect();
+    assert_eq!(
+        parts,
+        ["http_req_duration{name:home}"],
+        "what a threshold is about, and nothing twice"
+    );
+    assert!(!all.contains_key("checks"), "no samples, no metric");
+    assert_eq!(all["http_req_failed"], json!({"value": 0.2, "passes": 2, "fails": 8}));
+    assert_eq!(all["http_reqs"], json!({"count": 10, "rate": 10.0}));
+    assert_eq!(all["http_req_duration"]["max"], json!(30.0));
+    assert_eq!(all["http_req_duration{name:home}"]["max"], json!(10.0));
+
+    let none = Histogram::new(Precision::Fine);
+    assert_eq!(trend_numbers(&none, 0), None);
+    let dropped = trend_numbers(&none, 3).expect("dropped arrivals are samples");
+    assert_eq!((&dropped["dropped"], &dropped["p(95)"]), (&json!(3), &Value::Null));
+    let answered = trend_numbers(&requests(&[10], 0).duration.expect("there"), 0).expect("a sample");
+    assert!(!answered.contains_key("dropped"), "{answered:?}");
 }
 
 #[test]
