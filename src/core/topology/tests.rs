@@ -9,6 +9,7 @@ use crate::model::resource::Spec;
 use crate::model::unit::UnitName;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const LAB: &str = "p/Environment/lab";
 
@@ -77,10 +78,15 @@ fn units_stand_where_the_applied_environment_put_them() {
         deletion_approved: false,
         prune_disabled: false,
     };
+    let mut toy = row("simulated");
+    toy.rendered["spec"]["provider"]["readyAfter"] = json!("2s");
+    toy.rendered["spec"]["provider"]["failEvery"] = json!(3);
     let applied = BTreeMap::from([
         (key(LAB), row("process")),
         (key("p/Environment/old"), row("process")),
         (key("p/Environment/odd"), row("nonsense")),
+        (key("p/Environment/far"), row("joined")),
+        (key("p/Environment/toy"), toy),
     ]);
     let all = environments(&desired(1, vec![(LAB, environment())]), &applied);
     let place = ProviderSpec::Process {
@@ -88,7 +94,13 @@ fn units_stand_where_the_applied_environment_put_them() {
     };
     assert_eq!(all[&key(LAB)].provider, place);
     assert_eq!(all[&key("p/Environment/old")].provider, place);
-    assert_eq!(all.len(), 3, "and the implicit one");
+    assert_eq!(all[&key("p/Environment/far")].provider, ProviderSpec::Joined);
+    let simulated = ProviderSpec::Simulated {
+        ready_after: Duration::from_secs(2),
+        fail_every: 3,
+    };
+    assert_eq!(all[&key("p/Environment/toy")].provider, simulated);
+    assert_eq!(all.len(), 5, "and the implicit one");
 }
 
 #[test]

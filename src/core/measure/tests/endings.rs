@@ -166,8 +166,14 @@ fn s36_where_several_endings_hold_the_first_of_the_order_wins() {
         failed_verifications: vec!["orders".to_owned()],
         ..Circumstances::default()
     };
-    assert_eq!(ending(&view, &outcome, &circumstances), "Failed(thresholds)");
-    assert_eq!(ending(&view, &Outcome::default(), &circumstances), "Failed(verify)");
+    let complete = completeness(&[], 0, 0);
+    for (outcome, kind, detail) in [
+        (&outcome, "Failed(thresholds)", "http_req_failed: rate<1% was 100%"),
+        (&Outcome::default(), "Failed(verify)", "orders"),
+    ] {
+        let found = verdict(&view, outcome, &complete, &circumstances);
+        assert_eq!((found.kind.to_string().as_str(), found.detail.as_str()), (kind, detail));
+    }
     let fine = ending(&view, &Outcome::default(), &Circumstances::default());
     assert_eq!(fine, "Passed");
 }
