@@ -1,5 +1,6 @@
 //! The run a worker holds: from Prepare to Release. Every command may come again; a repeat changes nothing.
 
+use super::commands::Commands;
 use super::deadman::Deadman;
 use super::fetch;
 use super::news::{News, Teller};
@@ -55,6 +56,7 @@ pub(super) struct Keeper {
     /// The dead-man's switch's time while no run is held.
     pub idle_timeout: Option<Duration>,
     pub teller: Teller,
+    pub hooks: Commands,
     pub stage: Stage,
     /// Why the run is to end, once it is.
     pub ending: Option<ended::Why>,
@@ -178,7 +180,7 @@ impl Keeper {
             command::What::Resume(_) => self.say(Command::Resume),
             command::What::Stop(wire::Stop { abort: true }) => self.stop(StopMode::Abort, ended::Why::Stopped),
             command::What::Stop(_) => self.stop(StopMode::Graceful, ended::Why::Stopped),
-            command::What::Hook(hook) => tracing::warn!(name = hook.name, "this worker runs no commands"),
+            command::What::Hook(hook) => self.hooks.begin(run, &self.dial, &self.board, hook),
         }
     }
 
@@ -308,6 +310,7 @@ impl Keeper {
     /// The run has ended here: its session's end goes behind its frames.
     fn over(&mut self, why: ended::Why, reason: &str) {
         std::mem::replace(&mut self.stage, Stage::Over).throw_away();
+        self.hooks.forget();
         let (last_sequence, dropped_frames) = self.spool.end();
         self.teller.tell(News::LoadEnded {
             why: match why {
@@ -330,6 +333,7 @@ impl Keeper {
     fn release(&mut self, run: RunId, holds: bool) {
         if holds {
             std::mem::replace(&mut self.stage, Stage::Idle).throw_away();
+            self.hooks.forget();
             self.spool.discard();
             self.board.send_replace(Board::default());
             self.deadman.set_timeout(self.idle_timeout);

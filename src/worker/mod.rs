@@ -1,6 +1,7 @@
 //! A worker process: dials in, holds one run at a time, makes its share of the load, and sends what it measured.
 
 mod assignment;
+mod commands;
 mod deadman;
 mod fetch;
 mod news;
@@ -14,6 +15,7 @@ pub use news::{News, Teller};
 
 use crate::bus::direct::DirectProducer;
 use assignment::{Board, Keeper, Stage};
+use commands::Commands;
 use deadman::Deadman;
 use muster_core::base::chain::chain;
 use muster_core::model::id::WorkerId;
@@ -155,6 +157,7 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
         deadman: deadman.clone(),
         idle_timeout: args.orphan_timeout,
         teller: args.teller,
+        hooks: Commands::new(args.allows_commands),
         stage: Stage::Idle,
         ending: None,
     };

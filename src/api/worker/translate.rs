@@ -5,6 +5,7 @@ use crate::bus::wire::{self, command, ended, from_owner, progress};
 use crate::control::fleet::{EndedWhy, Hello, Order, Progress, StopMode, What, WorkerStatus};
 use muster_core::model::id::{RunId, WorkerId};
 use muster_core::model::key::Key;
+use secrecy::ExposeSecret as _;
 use std::net::IpAddr;
 
 /// Longest text of a worker that is kept.
@@ -98,6 +99,20 @@ pub(super) fn order(order: Order, epoch: u64) -> wire::FromOwner {
         What::Stop(mode) => command::What::Stop(wire::Stop {
             abort: mode == StopMode::Abort,
         }),
+        What::Hook(hook) => command::What::Hook(wire::Hook {
+            name: hook.name,
+            command: hook.words,
+            env: hook
+                .env
+                .into_iter()
+                .map(|(name, value)| wire::Variable {
+                    name,
+                    value: value.expose_secret().to_owned(),
+                })
+                .collect(),
+            script: hook.script.unwrap_or_default(),
+            timeout_ms: u64::try_from(hook.timeout.as_millis()).unwrap_or(u64::MAX),
+        }),
         What::Release => command::What::Release(wire::Release {}),
     };
     owner(from_owner::What::Command(wire::Command {
@@ -144,8 +159,14 @@ pub(super) fn progress(message: wire::Progress) -> Option<News> {
             last_sequence: ended.last_sequence,
             dropped_frames: ended.dropped_frames,
         },
-        // No hook was ordered.
-        progress::What::HookEnded(_) => return None,
+        progress::What::HookEnded(ended) => Progress::HookEnded {
+            name: text(ended.name),
+            result: if ended.succeeded {
+                Ok(())
+            } else {
+                Err(text(ended.message))
+            },
+        },
         progress::What::Released(_) => return Some(News::Released { run }),
     };
     Some(News::Progress {

@@ -24,6 +24,7 @@ use muster_core::model::key::Key;
 use muster_core::model::load::{LoadPlan, Segment};
 use muster_core::model::unit::UnitName;
 use offset::Estimate;
+use secrecy::SecretString;
 use state::State;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -72,6 +73,21 @@ pub struct Assignment {
     pub load: Arc<SharedLoad>,
 }
 
+/// A command of the plan that a worker runs before load, with every name put in.
+#[derive(Debug, Clone)]
+pub struct HookOrder {
+    /// The hook's name: it runs once in a run.
+    pub name: String,
+    /// Program and arguments.
+    pub words: Vec<String>,
+    /// Its environment; values of secrets among it.
+    pub env: BTreeMap<String, SecretString>,
+    /// Digest of the program's content, where it is a file of the repository.
+    pub script: Option<String>,
+    /// Then it is killed.
+    pub timeout: Duration,
+}
+
 /// How hard load is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopMode {
@@ -88,6 +104,13 @@ pub enum Progress {
     Prepared,
     /// It cannot take part.
     Refused(String),
+    /// A command that it was told to run has ended.
+    HookEnded {
+        /// The hook's name.
+        name: String,
+        /// Success, or why not.
+        result: Result<(), String>,
+    },
     /// It knows the instant.
     Armed,
     /// Load began.
@@ -231,7 +254,7 @@ impl WorkerView {
             (_, None) => "Idle",
             (None, Some(_)) => "Preparing",
             (Some(progress), Some(_)) => match progress {
-                Progress::Prepared => "Prepared",
+                Progress::Prepared | Progress::HookEnded { .. } => "Prepared",
                 Progress::Refused(_) => "Refused",
                 Progress::Armed => "Armed",
                 Progress::Started { .. } | Progress::PhaseStarted(_) | Progress::PhaseEnded(_) => "Running",
@@ -379,6 +402,14 @@ impl Fleet {
     pub fn arm(&self, run: RunId, in_ms: u64) -> Result<(), FleetError> {
         let at_us = self.owner_us().saturating_add(in_ms.saturating_mul(1_000));
         self.change(|state, _| state.arm(run, at_us))
+    }
+
+    /// Has each worker of the run that is named run a command. Each answers HookEnded, once.
+    ///
+    /// # Errors
+    /// When the run is unknown.
+    pub fn hook(&self, run: RunId, orders: BTreeMap<WorkerId, HookOrder>) -> Result<(), FleetError> {
+        self.change(|state, _| state.update(run, |wanted| wanted.hook = orders))
     }
 
     /// Has load start at the armed instant. Each answers Started then.

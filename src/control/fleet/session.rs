@@ -3,7 +3,7 @@
 use super::door::Pass;
 use super::offset::{EXCHANGES, Exchange};
 use super::state::{Held, Worker};
-use super::{Assignment, Fleet, Progress, StopMode, WorkerStatus};
+use super::{Assignment, Fleet, HookOrder, Progress, StopMode, WorkerStatus};
 use muster_core::model::id::{RunId, SessionId, WorkerId};
 use muster_core::model::key::Key;
 use muster_core::model::unit::UnitName;
@@ -49,6 +49,8 @@ pub enum What {
     Resume,
     /// End.
     Stop(StopMode),
+    /// Run a command of the plan.
+    Hook(Box<HookOrder>),
     /// Forget the run.
     Release,
 }

@@ -2,7 +2,7 @@
 
 use super::offset::{Offset, Verdict};
 use super::session::What;
-use super::{Assignment, StopMode};
+use super::{Assignment, HookOrder, StopMode};
 use muster_core::model::id::WorkerId;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -19,6 +19,8 @@ pub(super) struct Wanted {
     pub paused: Option<bool>,
     pub stop: Option<StopMode>,
     pub releasing: bool,
+    /// The command each is to run before load; it runs once per name, however often it is told.
+    pub hook: BTreeMap<WorkerId, HookOrder>,
 }
 
 /// One of the set.
@@ -53,6 +55,9 @@ impl Wanted {
         let mut orders = Vec::new();
         if from_start {
             orders.push((None, What::Prepare(Box::new(member.assignment.clone()))));
+        }
+        if let Some(hook) = self.hook.get(&member.assignment.worker) {
+            orders.push((None, What::Hook(Box::new(hook.clone()))));
         }
         let estimate = offset.estimate();
         // Committed already: the worker has the instant, and only needs to hear the commit if it came back without it.

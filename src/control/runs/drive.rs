@@ -246,6 +246,8 @@ impl Driver {
         let event = match progress {
             Progress::Prepared => Event::Prepared(worker),
             Progress::Refused(reason) => Event::Refused(worker, reason.clone()),
+            // Who ordered it looks at the history.
+            Progress::HookEnded { .. } => return,
             Progress::Armed => Event::Armed {
                 worker,
                 attempt: self.context.armed_attempt(),

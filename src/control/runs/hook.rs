@@ -1,6 +1,7 @@
 //! Runs the hooks of a run so that none is repeated that must not be (promise 42).
 
 use super::context::Context;
+use super::on_workers;
 use crate::control::hooks::{HookRun, Outcome};
 use crate::store::StoreError;
 use crate::store::rows::HookRow;
@@ -45,7 +46,12 @@ pub(super) async fn run_hook(context: &Context, index: u32, attempt: u32) {
         }
         context.sleep(RETRY).await;
     };
-    let Outcome { result, output } = context.shared.hooks.run(hook_run(context, hook, script)).await;
+    let run = hook_run(context, hook, script);
+    let Outcome { result, output } = if on_workers(hook) {
+        on_workers::run(context, run).await
+    } else {
+        context.shared.hooks.run(run).await
+    };
     let row = HookRow {
         finished_at: Some(context.now()),
         succeeded: Some(result.is_ok()),
@@ -84,6 +90,10 @@ pub(super) async fn run_hook(context: &Context, index: u32, attempt: u32) {
         .await;
 }
 
+fn on_workers(hook: &Hook) -> bool {
+    matches!(hook.action, HookAction::Command { on_workers: true, .. })
+}
+
 enum Begun {
     Run(HookRow, Option<Arc<[u8]>>),
     Ended(Result<(), String>),
@@ -97,7 +107,8 @@ async fn begin_hook(context: &Context, hook: &Hook, attempt: u32) -> Result<Begu
             match row.succeeded {
                 Some(true) => return Ok(Begun::Ended(Ok(()))),
                 Some(false) => return Ok(Begun::Ended(Err(row.message))),
-                None if !hook.idempotent => {
+                // A worker runs it once however often it is told, so it is only waited for again.
+                None if !hook.idempotent && !on_workers(hook) => {
                     let reason = "the daemon was restarted while it ran; it is not idempotent, so it is not repeated";
                     return Ok(Begun::Ended(Err(reason.to_owned())));
                 }

@@ -8,6 +8,7 @@ mod let_go;
 mod live;
 mod load;
 mod numbers;
+mod on_workers;
 mod perform;
 pub mod pinned;
 mod ready;

@@ -115,15 +115,24 @@ impl Pinned {
                 Body::Empty | Body::Inline(_) => None,
             }));
         }
+        digests.extend(self.scripts(true));
         digests
+    }
+
+    /// Digests of the scripts of hooks, of those on workers or of the others.
+    fn scripts(&self, of_workers: bool) -> impl Iterator<Item = Digest> {
+        self.plan.hooks.iter().filter_map(move |hook| match &hook.action {
+            HookAction::Command {
+                script: Some((_, digest)),
+                on_workers,
+                ..
+            } if *on_workers == of_workers => Some(digest.clone()),
+            _ => None,
+        })
     }
 
     /// Digests of all files, those of hooks among them.
     pub fn files(&self) -> BTreeSet<Digest> {
-        let scripts = self.plan.hooks.iter().filter_map(|hook| match &hook.action {
-            HookAction::Command { script, .. } => script.as_ref().map(|(_, digest)| digest.clone()),
-            HookAction::Http { .. } => None,
-        });
-        self.load_files().into_iter().chain(scripts).collect()
+        self.load_files().into_iter().chain(self.scripts(false)).collect()
     }
 }

@@ -69,9 +69,11 @@ pub struct WorkerLaunch {
 }
 
 /// The command line of one of Muster's own workers.
-pub(crate) fn worker_command(program: &Path, launch: &WorkerLaunch, spec: &UnitSpec) -> Vec<String> {
+///
+/// `commands`: whether it may run commands of plans (promise 58).
+pub(crate) fn worker_command(program: &Path, launch: &WorkerLaunch, spec: &UnitSpec, commands: bool) -> Vec<String> {
     let text = |path: &Path| path.display().to_string();
-    vec![
+    let mut words = vec![
         text(program),
         "worker".to_owned(),
         "--join-file".to_owned(),
@@ -82,7 +84,11 @@ pub(crate) fn worker_command(program: &Path, launch: &WorkerLaunch, spec: &UnitS
         spec.owner.to_string(),
         "--unit".to_owned(),
         spec.name.to_string(),
-    ]
+    ];
+    if commands {
+        words.push("--allow-commands".to_owned());
+    }
+    words
 }
 
 /// Chooses a port for every named port: the fixed one, or a free one that no other unit was given.

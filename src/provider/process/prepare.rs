@@ -38,7 +38,7 @@ pub(super) fn sheet(
         UnitWork::Worker { .. } => {
             let launch = config.worker_launch.as_ref();
             let launch = launch.ok_or_else(|| refused("this environment starts no workers"))?;
-            sheet.command = layout::worker_command(&config.muster_exe, launch, unit);
+            sheet.command = layout::worker_command(&config.muster_exe, launch, unit, config.commands);
             Ok((sheet, SecretEnv::new()))
         }
         UnitWork::Ingest {

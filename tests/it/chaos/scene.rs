@@ -120,7 +120,11 @@ impl Scene {
             (plan["sync"] == "Synced").then_some(())
         });
         self.before = self.nginx.requests();
-        let started = self.daemon.ok(&["start", "plan/steady", "-o", "json"]).json();
+        // Blocked for as long as what the outage before left degraded has not been looked at again.
+        let started = wait_for("a run", || {
+            let done = self.daemon.muster(&["start", "plan/steady", "-o", "json"]);
+            (done.code == 0).then(|| done.json())
+        });
         let id = started["id"].as_str().unwrap().to_owned();
         wait_for("numbers of the run", || {
             let (_, live) = self.daemon.get(&format!("/api/v1/runs/{id}/live"));

@@ -10,6 +10,7 @@ mod foreground;
 mod hosts;
 mod joining;
 mod kafka;
+mod on_workers;
 mod outside;
 mod steering;
 mod survival;

@@ -268,6 +268,10 @@ pub async fn work(fleet: Fleet, results: Arc<dyn Results>, id: WorkerId, act: Ac
                 *memory.lock().unwrap() = Memory::default();
                 connection.released(run);
             }
+            What::Hook(hook) => say(Progress::HookEnded {
+                name: hook.name,
+                result: Ok(()),
+            }),
             What::Advance { .. } | What::Pause | What::Resume => {}
         }
     }

@@ -1,0 +1,71 @@
+//! Hooks that run on each worker before load, where workers allow it.
+
+use super::daemon::World;
+use crate::support::muster::Daemon;
+use crate::support::wait_for;
+use std::path::Path;
+
+fn world(hook: &str) -> World {
+    let plan = format!(
+        "apiVersion: muster.dev/v1alpha1\nkind: Environment\nmetadata: {{name: lab}}\nspec: {{provider: {{type: process}}}}\n---\n\
+         apiVersion: muster.dev/v1alpha1\nkind: WorkerPool\nmetadata: {{name: crew}}\nspec:\n  environment: lab\n  \
+         capacity: {{vus: 1, rate: 100}}\n  workers: {{min: 0, max: 2}}\n---\n\
+         apiVersion: muster.dev/v1alpha1\nkind: TestPlan\nmetadata: {{name: hooked}}\nspec:\n  target: {{baseURL: \"http://127.0.0.1:9\"}}\n  \
+         pool: crew\n  engine: {{type: synthetic, latency: {{p50: 1ms, p99: 2ms}}, errorRate: 0%}}\n  \
+         phases: [{{name: p, executor: constant-vus, vus: 2, duration: 1s}}]\n  validity: {{maxBadShare: 100%}}\n  \
+         hooks:\n    - {{name: preload, when: PreRun, command: {hook}, onWorkers: All, timeout: 20s}}\n"
+    );
+    World::of(&[
+        ("hooked.yaml", &plan),
+        (
+            "preload.sh",
+            "#!/bin/sh\necho \"$WORKER_INDEX of $WORKER_COUNT\" >> \"$1\"\n",
+        ),
+    ])
+}
+
+fn serve(world: &World) -> Daemon {
+    let settings = format!("{}targets: {{allow: [\"127.0.0.1\"]}}\n", world.settings());
+    let daemon = Daemon::start(world.dir.path(), &settings);
+    wait_for("the plan to be synced", || {
+        (daemon.get("/api/v1/resources/default/TestPlan/hooked").1["sync"] == "Synced").then_some(())
+    });
+    daemon
+}
+
+/// A file that the workers' user may write, whoever that is.
+fn open_file(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, "").unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).unwrap();
+}
+
+#[test]
+fn a_hook_on_workers_runs_once_on_each_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = folder.path().join("said");
+    open_file(&said);
+    let world = world(&format!("[./preload.sh, \"{}\"]", said.display()));
+    let daemon = serve(&world);
+    let report = daemon.ok(&["start", "hooked", "--wait", "-o", "json"]).json();
+    assert_eq!(report["ending"]["kind"], "Passed", "{report:#}");
+    let text = std::fs::read_to_string(said).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["0 of 2", "1 of 2"]);
+}
+
+#[test]
+fn a_hook_that_fails_on_one_worker_fails_with_its_words() {
+    let world = world("[sh, -c, 'echo no such table for ${WORKER_INDEX}; exit ${WORKER_INDEX}']");
+    let daemon = serve(&world);
+    let done = daemon.muster(&["start", "hooked", "--wait", "-o", "json"]);
+    assert_eq!(done.code, 97, "{done:#?}");
+    let report = done.json();
+    assert_eq!(report["ending"]["reason"], "hook", "{report:#}");
+    let text = report.to_string();
+    assert!(
+        text.contains("worker 1") && text.contains("no such table for 1"),
+        "{report:#}"
+    );
+}
