@@ -1,6 +1,6 @@
 //! Which effects a state wants: a function of the state alone, so that a daemon that takes over wants the same (promise 42).
 
-use super::event::Effect;
+use super::event::{Effect, Word};
 use super::plan::RunPlan;
 use super::state::{Position, RunState};
 use crate::model::plan::HookWhen;
@@ -20,9 +20,10 @@ pub fn effects_of(state: &RunState, plan: &RunPlan) -> Vec<Effect> {
         Position::Committed if state.commit_unsure => Vec::new(),
         Position::Committed => vec![Effect::Commit { attempt: state.attempt }],
         Position::Running { .. } | Position::PausePhase { .. } | Position::HandPause { .. } => {
-            let number = state.words;
-            let word = state.word.map(|word| Effect::Tell { number, word });
-            std::iter::once(Effect::Watch).chain(word).collect()
+            let mut words: Vec<(u32, Word)> = state.advance.into_iter().chain(state.freeze).collect();
+            words.sort_unstable();
+            let words = words.into_iter().map(|(number, word)| Effect::Tell { number, word });
+            std::iter::once(Effect::Watch).chain(words).collect()
         }
         Position::Stopping(mode) => vec![Effect::Watch, Effect::Stop(mode)],
         Position::Delivering => vec![Effect::AwaitDelivery],

@@ -105,10 +105,14 @@ pub struct RunState {
     pub was_paused: bool,
     /// When load was over.
     pub load_ended_at: Option<Timestamp>,
-    /// How many words were told to workers, and the last one.
+    /// How many words were told to workers.
     pub words: u32,
-    /// The last word.
-    pub word: Option<Word>,
+    /// The last Advance, with its number.
+    #[serde(default)]
+    pub advance: Option<(u32, Word)>,
+    /// The last Pause or Resume, with its number. It stands beside the Advance: neither takes the other back.
+    #[serde(default)]
+    pub freeze: Option<(u32, Word)>,
     /// A commit edited or deleted the plan while it ran, and `onChange: Finish` let it go on.
     pub plan_changed: bool,
 }
@@ -162,7 +166,8 @@ impl RunState {
             was_paused: false,
             load_ended_at: None,
             words: 0,
-            word: None,
+            advance: None,
+            freeze: None,
             plan_changed: false,
         }
     }

@@ -361,7 +361,11 @@ impl Run<'_> {
 
     fn tell(&mut self, word: Word) {
         self.state.words += 1;
-        self.state.word = Some(word);
+        let last = match word {
+            Word::Advance { .. } => &mut self.state.advance,
+            Word::Pause | Word::Resume => &mut self.state.freeze,
+        };
+        *last = Some((self.state.words, word));
     }
 
     fn pause(&mut self) {

@@ -2,6 +2,7 @@
 
 mod edges;
 mod laws;
+mod simulation;
 
 use crate::lifecycle::deadline;
 use crate::lifecycle::effects::effects_of;
