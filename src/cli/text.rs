@@ -16,7 +16,10 @@ pub fn word(value: &Value) -> String {
 /// The digits of a UUID that tell runs apart: the last ones, because the first ones of a UUIDv7 are its time.
 pub fn short_id(value: &Value) -> String {
     let text = word(value);
-    text.rsplit_once('-').map_or(text.clone(), |(_, tail)| tail.to_owned())
+    match text.rsplit_once('-') {
+        Some((head, tail)) if !head.is_empty() => tail.to_owned(),
+        _ => text,
+    }
 }
 
 /// An instant to the second: `2026-11-21 17:44:22Z`; `-` where there is none.

@@ -181,9 +181,9 @@ mod tests {
              ├─ Service shop  Healthy\n\
              │  ├─ default.service.shop.0  Ready\n\
              │  └─ default.service.shop.1  Starting\n\
-             ├─ TestPlan hello  Suspended\n\
              ├─ Service till  no longer wanted; `muster diff` says why it is still there\n\
              │  └─ default.service.till.0  Ready\n\
+             ├─ TestPlan hello  Suspended\n\
              └─ WorkerPool local  added by muster\n   \
              └─ default.workerpool.local.0  Ready\n"
         );

@@ -94,6 +94,7 @@ fn words(orders: Vec<Order>) -> Vec<String> {
         What::Resume => "resume".to_owned(),
         What::Stop(mode) => format!("{mode:?}"),
         What::Release => "release".to_owned(),
+        What::Hook(hook) => format!("hook {}", hook.name),
     };
     orders.into_iter().map(word).collect()
 }

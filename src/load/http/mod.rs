@@ -7,6 +7,7 @@ mod cookies;
 mod data;
 mod extract;
 mod guard;
+mod lane;
 mod request;
 mod response;
 pub(crate) mod script;
@@ -19,43 +20,14 @@ use crate::recorder::{Sample, Timings};
 use broken::Broken;
 use connection::{Connection, Exchange, Wire};
 use extract::Response;
+pub(crate) use lane::HttpLane;
 use muster_core::measure::slice::ErrorKind;
 use muster_core::model::load::{Method, Think};
 use request::{Outgoing, Variables};
-use response::{KnownHead, Reader, Want};
+use response::{Reader, Want};
 use script::{RequestPlan, Script};
-use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 use url::Url;
-
-/// The buffer that all users of a thread read through: 64 KiB takes most responses at once.
-const READ_BUFFER: usize = 64 * 1_024;
-
-/// What the users of one thread share.
-pub(crate) struct HttpLane {
-    buffer: RefCell<Box<[u8]>>,
-    known: RefCell<KnownHead>,
-    /// Base URLs and addresses are taken in turn, each thread beginning elsewhere.
-    next_base: Cell<usize>,
-    next_address: Cell<usize>,
-}
-
-impl HttpLane {
-    pub(crate) fn new(_: &Script, stream: u64) -> Self {
-        Self {
-            buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
-            known: RefCell::new(KnownHead::new()),
-            next_base: Cell::new(stream as usize),
-            next_address: Cell::new(stream as usize),
-        }
-    }
-
-    fn next_address(&self) -> usize {
-        let next = self.next_address.get();
-        self.next_address.set(next.wrapping_add(1));
-        next
-    }
-}
 
 /// A virtual user: its connections, its cookies, what it captured.
 pub(crate) struct HttpUser {

@@ -157,8 +157,11 @@ impl World for FakeWorld {
         self.policy.lock().unwrap().clone()
     }
 
-    async fn check_ready(&self, _: &Key) -> Result<(), String> {
-        Err("it is not there".to_owned())
+    async fn check_ready(&self, key: &Key) -> Result<(), String> {
+        match *key == cluster_key() {
+            true => Ok(()),
+            false => Err("it is not there".to_owned()),
+        }
     }
 
     fn units(&self, _: &Key) -> Vec<ObservedUnit> {

@@ -276,8 +276,8 @@ impl Sim {
             Item::Restart => self.restart(),
             Item::Answer(boot, event) => self.answer(boot, &event),
             Item::Saved(boot, generation) => self.saved(boot, generation),
-            Item::ToWorker(worker, connection, order) => self.to_worker(worker, connection, order),
-            Item::ToDaemon(worker, connection, number, say) => self.to_daemon(worker, connection, number, say),
+            Item::ToWorker(worker, connection, order) => self.tell_worker(worker, connection, order),
+            Item::ToDaemon(worker, connection, number, say) => self.tell_daemon(worker, connection, number, say),
             Item::Redial(worker) => self.redial(worker),
             Item::Wake(worker) => self.wake(worker),
             Item::EndStored(worker) => self.workers[worker].end_stored = true,
@@ -310,11 +310,11 @@ impl Sim {
                 self.kill_worker(worker);
             }
             Fault::Cut(worker, long) => {
-                self.may_fail |= !is_over && !(steady && long < short);
+                self.may_fail |= !(is_over || steady && long < short);
                 self.cut(worker, long);
             }
             Fault::KillDaemon(long) => {
-                self.may_fail |= !is_over && !(steady && long < short);
+                self.may_fail |= !(is_over || steady && long < short);
                 self.kill_daemon(long);
             }
             Fault::Stop(mode) if self.daemon.up => {
