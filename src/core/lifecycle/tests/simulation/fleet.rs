@@ -307,7 +307,7 @@ impl Sim {
         }
     }
 
-    pub(super) fn tell_daemon(&mut self, worker: usize, connection: u32, number: usize, say: Say) {
+    pub(super) fn send_to_daemon(&mut self, worker: usize, connection: u32, number: usize, say: Say) {
         if !self.daemon.up || self.member(worker).connection != Some(connection) {
             return;
         }

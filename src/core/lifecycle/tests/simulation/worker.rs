@@ -175,7 +175,7 @@ impl Sim {
         self.hang_up(worker);
     }
 
-    pub(super) fn tell_worker(&mut self, worker: usize, connection: u32, order: Order) {
+    pub(super) fn send_to_worker(&mut self, worker: usize, connection: u32, order: Order) {
         let now = self.now;
         let one = &mut self.workers[worker];
         if one.dead || one.connection != connection {
