@@ -27,9 +27,12 @@ impl Reach {
 
     async fn database(&self, database: &DatabaseCluster) -> Result<ExternalSight, String> {
         let url = self.url(database)?;
-        let examined = store::examine(url.expose_secret())
-            .await
-            .map_err(|error| chain(&error))?;
+        let examined = match store::examine(url.expose_secret()).await {
+            Ok(examined) => examined,
+            Err(error) if error.is_transient() => return Err(chain(&error)),
+            // It answers, and somebody has to mend it.
+            Err(error) => return Ok(ExternalSight::Unfit { summary: chain(&error) }),
+        };
         let server = &examined.server;
         let mut problems = examined.problems;
         problems.extend(wrong_engine(database.engine, server));

@@ -39,7 +39,8 @@ spec:
   environment: lab
   capacity: {vus: 100, rate: 200}
   workers: {min: 0, max: 2}
-  orphanTimeout: 60s
+  # As long as results may take to arrive after an outage on a busy machine.
+  orphanTimeout: 5m
   bus: {kafkaCluster: metrics, topic: frames}
 ---
 apiVersion: muster.dev/v1alpha1
@@ -65,6 +66,18 @@ pub enum Victim {
     Database,
     IngestsAndDaemon,
     Worker,
+}
+
+impl Victim {
+    pub const ALL: [Self; 7] = [
+        Self::Ingest,
+        Self::Daemon,
+        Self::LeadingBroker,
+        Self::AllBrokers,
+        Self::Database,
+        Self::IngestsAndDaemon,
+        Self::Worker,
+    ];
 }
 
 /// Everything a run over Kafka needs.

@@ -1,5 +1,6 @@
 //! The git source against a real server: ssh, http with and without credentials, https.
 
+use crate::support::eventually;
 use crate::support::git_server::Server;
 use muster::source::git::credentials::Credentials;
 use muster::source::git::{GitConfig, GitSource};
@@ -50,6 +51,11 @@ async fn s02_one_ls_remote_a_tick_and_a_fetch_only_for_what_is_missing() {
     let ask = "GET /info/refs?service=git-upload-pack";
     for tick in 1..=3 {
         assert_eq!(source.resolve().await.unwrap().as_str(), commit);
+        // The server writes its log after it has answered.
+        eventually("the request in the log", async || {
+            (server.requests().len() >= tick).then_some(())
+        })
+        .await;
         assert_eq!(server.requests(), vec![ask; tick]);
     }
     let revision = source.resolve().await.unwrap();

@@ -57,7 +57,10 @@ fn s49_s52_a_plans_own_database_killed_in_mid_run_costs_nothing_and_holds_up_no_
         let synced = |name| daemon.get(&format!("/api/v1/resources/default/TestPlan/{name}")).1["sync"] == "Synced";
         (synced("elsewhere") && synced("here")).then_some(())
     });
-    let id = daemon.ok(&["start", "elsewhere", "-o", "json"]).json()["id"].clone();
+    let id = wait_for("its database to be ready", || {
+        let done = daemon.muster(&["start", "elsewhere", "-o", "json"]);
+        (done.code == 0).then(|| done.json()["id"].clone())
+    });
     let id = id.as_str().unwrap();
     wait_for("load of it to be seen", || {
         let (_, live) = daemon.get(&format!("/api/v1/runs/{id}/live"));
