@@ -2,13 +2,11 @@
 
 use super::db::{Conn, Db};
 use super::fault::Fault;
-use super::migrate::{behind, tables};
+use super::migrate::behind;
 use super::open::{connect, hide};
-use super::value::{Row, read_all};
+use super::server::{check_rights, check_tables};
+use super::value::read_all;
 use super::{Result, StoreError};
-
-/// The collation of all of Muster's tables: names that differ in case or accents are different names.
-const COLLATION: &str = "utf8mb4_bin";
 
 /// What a look found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +15,8 @@ pub struct Examined {
     pub server: String,
     /// Whether its tables are to be made or brought up to date.
     pub migrate: bool,
-    /// What somebody has to mend.
-    pub problems: Vec<String>,
+    /// What somebody has to mend, where its tables are not as Muster made them.
+    pub problem: Option<String>,
 }
 
 /// Looks at a database of MySQL or MariaDB, and changes nothing.
@@ -45,68 +43,32 @@ pub async fn examine(url: &str) -> Result<Examined> {
 }
 
 async fn mysql(conn: &mut Conn) -> Result<Examined, Fault> {
-    let found = conn
-        .rows(
-            "SELECT VERSION(), @@SESSION.sql_mode, @@SESSION.collation_connection",
-            &[],
-        )
-        .await?;
-    let texts = |row: &Row| Ok((row.text(0)?, row.text(1)?, row.text(2)?));
-    let (version, mode, collation) = read_all("version", &found, texts)?.pop().unwrap_or_default();
+    let found = conn.rows("SELECT VERSION()", &[]).await?;
+    let version = read_all("version", &found, |row| row.text(0))?
+        .pop()
+        .unwrap_or_default();
     let number = version.split('-').next().unwrap_or(&version);
     let server = match version.contains("MariaDB") {
         true => format!("MariaDB {number}"),
         false => format!("MySQL {number}"),
     };
-    let mut problems = Vec::new();
-    // Each connection asks for both; where it does not get them, something in between decides.
-    if !mode.split(',').any(|word| word == "STRICT_ALL_TABLES") {
-        problems.push(format!(
-            "its sql_mode stays `{mode}`, STRICT_ALL_TABLES is needed: let a proxy in between pass `SET SESSION sql_mode`"
-        ));
-    }
-    if collation != COLLATION {
-        problems.push(format!(
-            "the collation of connections stays {collation}, {COLLATION} is needed: let a proxy in between pass `SET NAMES`"
-        ));
-    }
-    let missing = behind(conn).await?;
-    let wrong = conn
-        .rows(
-            format!(
-                "SELECT TABLE_NAME, TABLE_COLLATION FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-                 AND TABLE_COLLATION <> '{COLLATION}' AND TABLE_NAME IN ({}) ORDER BY TABLE_NAME",
-                tables()
-                    .map(|table| format!("'{table}'"))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
-            &[],
-        )
-        .await?;
-    for (table, collation) in read_all("tables", &wrong, |row| Ok((row.text(0)?, row.text(1)?)))? {
-        problems.push(format!(
-            "table {table} has collation {collation}: `ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE {COLLATION}`"
-        ));
-    }
-    if !missing {
-        writable(conn, &mut problems).await?;
-    }
+    let migrate = behind(conn).await?;
+    let looked = async {
+        check_tables(conn).await?;
+        match migrate {
+            // Tables that are still to be made cannot be written to.
+            true => Ok(()),
+            false => check_rights(conn).await,
+        }
+    };
+    let problem = match looked.await {
+        Ok(()) => None,
+        Err(Fault::Store(StoreError::Refused(reason))) => Some(reason),
+        Err(other) => return Err(other),
+    };
     Ok(Examined {
         server,
-        migrate: missing,
-        problems,
+        migrate,
+        problem,
     })
-}
-
-/// A server that is read-only, or a user that may only read, refuses this as any other write; it touches no row.
-async fn writable(conn: &mut Conn, problems: &mut Vec<String>) -> Result<(), Fault> {
-    match conn.execute("DELETE FROM schema_version WHERE 1 = 0", &[]).await {
-        Ok(_) => Ok(()),
-        Err(Fault::Store(StoreError::Refused(reason))) => {
-            problems.push(reason);
-            Ok(())
-        }
-        Err(other) => Err(other),
-    }
 }

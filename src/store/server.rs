@@ -3,14 +3,14 @@
 
 use super::db::{BYTES_MAX, Conn, Db};
 use super::fault::Fault;
+use super::migrate::tables;
 use super::value::{Row, read_all};
 use super::{Result, StoreError};
 
 /// The smallest `max_allowed_packet` accepted: MariaDB's default. An INSERT of a flush is [`BYTES_MAX`] and one row more at most.
 const PACKET_MIN: i64 = 16 << 20;
-/// The tables of Muster that hold anything.
-const TABLES: &str = "'meta', 'project', 'applied', 'deletion', 'inventory', 'resource_status', 'changeset', 'deletion_approval', 'overlay', \
-     'event', 'run', 'run_worker', 'hook', 'summary', 'content', 'run_state', 'session', 'slice_part', 'run_info', 'expired', 'reject'";
+/// The collation of all of Muster's tables: names that differ in case or accents are different names.
+const COLLATION: &str = "utf8mb4_bin";
 
 /// Why a server cannot hold a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +35,13 @@ enum Unfit {
     )]
     NotStrict(String),
     #[error(
-        "S05 column {table}.{column} has collation {found}, which takes different names for the same: \
-         `ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`"
+        "S04 its connections stay at collation {0} though {COLLATION} was asked for: connect to the server itself, not through what \
+         answers in its place"
+    )]
+    OtherCollation(String),
+    #[error(
+        "S05 table {table} has collation {found} (column {table}.{column}), which takes different names for the same: \
+         `ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE {COLLATION}`"
     )]
     Collation {
         table: String,
@@ -59,13 +64,14 @@ impl From<Unfit> for StoreError {
 pub(super) async fn check(db: &Db) -> Result<()> {
     let Db::MySql(_) = db else { return Ok(()) };
     let mut conn = db.connection(false).await?;
-    let sql = "SELECT VERSION(), CAST(@@max_allowed_packet AS SIGNED), CAST(@@global.read_only AS SIGNED), @@session.sql_mode";
+    let sql = "SELECT VERSION(), CAST(@@max_allowed_packet AS SIGNED), CAST(@@global.read_only AS SIGNED), @@session.sql_mode, \
+               @@session.collation_connection";
     let rows = conn.rows(sql, &[]).await?;
     let found = read_all("variables", &rows, |row| {
-        Ok((row.text(0)?, row.int(1)?, row.int(2)?, row.text(3)?))
+        Ok((row.text(0)?, row.int(1)?, row.int(2)?, row.text(3)?, row.text(4)?))
     })?;
     conn.release();
-    for (version, packet, read_only, sql_mode) in found {
+    for (version, packet, read_only, sql_mode, collation) in found {
         check_version(&version)?;
         check_packet(packet)?;
         if read_only != 0 {
@@ -73,6 +79,9 @@ pub(super) async fn check(db: &Db) -> Result<()> {
         }
         if !sql_mode.contains("STRICT_ALL_TABLES") {
             return Err(Unfit::NotStrict(sql_mode).into());
+        }
+        if collation != COLLATION {
+            return Err(Unfit::OtherCollation(collation).into());
         }
     }
     Ok(())
@@ -82,15 +91,21 @@ pub(super) async fn check(db: &Db) -> Result<()> {
 pub(super) async fn check_schema(db: &Db) -> Result<()> {
     let Db::MySql(_) = db else { return Ok(()) };
     let mut conn = db.connection(true).await?;
-    let outcome = look_at_schema(&mut conn).await;
+    let outcome = async {
+        check_tables(&mut conn).await?;
+        check_rights(&mut conn).await
+    }
+    .await;
     conn.release();
     Ok(outcome?)
 }
 
-async fn look_at_schema(conn: &mut Conn) -> Result<(), Fault> {
+/// Looks at the tables that are there.
+pub(super) async fn check_tables(conn: &mut Conn) -> Result<(), Fault> {
+    let names: Vec<String> = tables().map(|table| format!("'{table}'")).collect();
+    let ours = format!("table_schema = DATABASE() AND table_name IN ({})", names.join(", "));
     let sql = format!(
-        "SELECT table_name, engine FROM information_schema.tables \
-         WHERE table_schema = DATABASE() AND table_name IN ({TABLES}) AND engine <> 'InnoDB' ORDER BY table_name"
+        "SELECT table_name, engine FROM information_schema.tables WHERE {ours} AND engine <> 'InnoDB' ORDER BY table_name"
     );
     let rows = conn.rows(sql, &[]).await?;
     if let Some((table, found)) = read_all("tables", &rows, pair)?.into_iter().next() {
@@ -98,15 +113,18 @@ async fn look_at_schema(conn: &mut Conn) -> Result<(), Fault> {
     }
     let sql = format!(
         "SELECT table_name, column_name, collation_name FROM information_schema.columns \
-         WHERE table_schema = DATABASE() AND table_name IN ({TABLES}) AND collation_name <> 'utf8mb4_bin' \
-         ORDER BY table_name, ordinal_position"
+         WHERE {ours} AND collation_name <> '{COLLATION}' ORDER BY table_name, ordinal_position"
     );
     let rows = conn.rows(sql, &[]).await?;
     let read = |row: &Row| Ok((pair(row)?, row.text(2)?));
     if let Some(((table, column), found)) = read_all("columns", &rows, read)?.into_iter().next() {
         return Err(StoreError::from(Unfit::Collation { table, column, found }).into());
     }
-    // Rights are looked at before rows are: each of these changes nothing.
+    Ok(())
+}
+
+/// Whether its user may write and delete rows: each of these changes nothing, and a server that is read-only refuses it too.
+pub(super) async fn check_rights(conn: &mut Conn) -> Result<(), Fault> {
     for sql in [
         "INSERT INTO slice_part (run, generation, second, data) SELECT run, generation, second, data FROM slice_part WHERE 1 = 0",
         "UPDATE slice_part SET generation = generation WHERE 1 = 0",
@@ -149,8 +167,7 @@ fn check_packet(found: i64) -> Result<(), Unfit> {
 
 #[cfg(test)]
 mod tests {
-    use super::{TABLES, check_packet, check_version};
-    use crate::store::migrate::tables;
+    use super::{check_packet, check_version};
 
     #[test]
     fn s52_servers_that_are_too_old_or_too_small_are_refused() {
@@ -167,12 +184,5 @@ mod tests {
         assert!(check_packet(16 << 20).is_ok());
         let small = check_packet(4 << 20).unwrap_err().to_string();
         assert!(small.contains("4194304") && small.contains("16777216"), "{small}");
-    }
-
-    #[test]
-    fn every_table_of_the_schema_is_looked_at() {
-        for table in tables() {
-            assert!(TABLES.contains(&format!("'{table}'")), "{table}");
-        }
     }
 }

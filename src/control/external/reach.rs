@@ -34,8 +34,10 @@ impl Reach {
             Err(error) => return Ok(ExternalSight::Unfit { summary: chain(&error) }),
         };
         let server = &examined.server;
-        let mut problems = examined.problems;
-        problems.extend(wrong_engine(database.engine, server));
+        let problems: Vec<String> = [examined.problem, wrong_engine(database.engine, server)]
+            .into_iter()
+            .flatten()
+            .collect();
         Ok(if !problems.is_empty() {
             ExternalSight::Unfit {
                 summary: format!("{server}: {}", problems.join("; ")),
