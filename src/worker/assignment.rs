@@ -180,7 +180,11 @@ impl Keeper {
             command::What::Resume(_) => self.say(Command::Resume),
             command::What::Stop(wire::Stop { abort: true }) => self.stop(StopMode::Abort, ended::Why::Stopped),
             command::What::Stop(_) => self.stop(StopMode::Graceful, ended::Why::Stopped),
-            command::What::Hook(hook) => self.hooks.begin(run, &self.dial, &self.board, hook),
+            command::What::Hook(hook) if matches!(self.stage, Stage::Ready(..)) => {
+                self.hooks.begin(run, &self.dial, &self.board, hook);
+            }
+            // The run has ended here: nobody waits for a hook any more.
+            command::What::Hook(_) => {}
         }
     }
 

@@ -9,7 +9,6 @@ use crate::runtime::command::{Job, Outcome, folder_name};
 use muster_core::base::chain::chain;
 use muster_core::model::id::RunId;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,10 +19,10 @@ const COMMANDS_MAX: usize = 64;
 const FOLDER: &str = ".muster/hooks";
 
 /// The commands of the run that is held.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Commands {
     /// Whether whoever started this worker lets it run any.
-    pub allowed: bool,
+    allowed: bool,
     /// By name, also those that ended.
     begun: BTreeMap<String, AbortOnDropHandle<()>>,
 }
@@ -42,15 +41,15 @@ impl Commands {
             return;
         }
         let (name, dial, board, allowed) = (hook.name.clone(), dial.clone(), board.clone(), self.allowed);
+        let told = name.clone();
         let task = tokio::spawn(async move {
-            let name = hook.name.clone();
             let outcome = match allowed {
                 true => work(run, &dial, hook).await,
                 false => Outcome::failed("this worker runs no commands of plans"),
             };
             board.send_modify(|board| {
                 if board.held.is_some_and(|(held, _)| held == run) {
-                    board.history.push(ended(name, outcome));
+                    board.history.push(ended(told, outcome));
                 }
             });
         });
@@ -72,11 +71,11 @@ async fn work(run: RunId, dial: &Dial, hook: wire::Hook) -> Outcome {
         }
     }
     let folder = match std::path::absolute(FOLDER) {
-        Ok(folder) => folder,
+        Ok(folder) => folder.join(run.to_string()).join(folder_name(&hook.name)),
         Err(error) => return Outcome::failed(format!("this worker has no folder: {error}")),
     };
     let job = Job {
-        folder: Path::new(&folder).join(run.to_string()).join(folder_name(&hook.name)),
+        folder,
         words: hook.command,
         script,
         env: hook
@@ -84,7 +83,8 @@ async fn work(run: RunId, dial: &Dial, hook: wire::Hook) -> Outcome {
             .into_iter()
             .map(|variable| (variable.name, variable.value))
             .collect(),
-        tag: format!("hook.{run}"),
+        // Another one than that of the daemon's hooks: a daemon that adopts the run ends what is left of those, and waits for these.
+        tag: format!("worker-hook.{run}"),
         timeout: Duration::from_millis(hook.timeout_ms),
     };
     job.run(&Clock::system()).await

@@ -10,7 +10,7 @@ use muster_core::model::unit::UnitName;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
 
-/// Orders that may wait for a connection: all that is ever wanted of a worker at once is seven.
+/// Orders that may wait for a connection: all that is ever wanted of a worker at once is eight.
 const ORDERS: usize = 64;
 
 /// Something a worker is told.

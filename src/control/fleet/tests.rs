@@ -3,7 +3,7 @@
 use super::door::{Bringer, Pass};
 use super::offset::{EXCHANGES, KEPT};
 use super::{
-    Assignment, Connection, EndedWhy, Fleet, FleetError, FleetEvent, GRACE, Hello, MaySend, Order, Progress,
+    Assignment, Connection, EndedWhy, Fleet, FleetError, FleetEvent, GRACE, Hello, HookOrder, MaySend, Order, Progress,
     SharedLoad, StopMode, What,
 };
 use crate::runtime::clock::Clock;
@@ -192,6 +192,31 @@ async fn s38_arm_waits_until_the_clock_is_measured_and_refuses_a_bad_one() {
         (*who, reason.as_str()),
         (worker(2), "its clock is known only to ±75 ms, more than 50 ms")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_is_told_on_each_connection_until_load_is_near() {
+    let fleet = fleet();
+    let mut first = dial(&fleet, 1);
+    measure(&mut first);
+    fleet.prepare(RUN, set(&[1])).unwrap();
+    let order = HookOrder {
+        name: "warm".to_owned(),
+        words: vec!["true".to_owned()],
+        env: BTreeMap::new(),
+        script: None,
+        timeout: Duration::from_secs(1),
+    };
+    fleet.hook(RUN, BTreeMap::from([(worker(1), order)])).unwrap();
+    assert_eq!(told(&mut first), ["prepare", "hook warm"]);
+    let mut second = dial(&fleet, 1);
+    measure(&mut second);
+    assert_eq!(told(&mut second), ["prepare", "hook warm", "hook warm"]);
+    fleet.arm(RUN, 1_000).unwrap();
+    fleet.stop(RUN, StopMode::Abort).unwrap();
+    assert_eq!(told(&mut second), ["arm", "arm", "Abort"]);
+    let mut third = dial(&fleet, 1);
+    assert_eq!(told(&mut third), ["prepare", "Abort"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,7 +56,10 @@ impl Wanted {
         if from_start {
             orders.push((None, What::Prepare(Box::new(member.assignment.clone()))));
         }
-        if let Some(hook) = self.hook.get(&member.assignment.worker) {
+        // Hooks are over before anything is armed.
+        if self.arm.is_none()
+            && let Some(hook) = self.hook.get(&member.assignment.worker)
+        {
             orders.push((None, What::Hook(Box::new(hook.clone()))));
         }
         let estimate = offset.estimate();

@@ -56,6 +56,49 @@ fn a_hook_on_workers_runs_once_on_each_of_them() {
 }
 
 #[test]
+fn s42_a_hook_on_workers_is_waited_for_by_the_next_daemon_and_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let (said, go) = (folder.path().join("said"), folder.path().join("go"));
+    open_file(&said);
+    // The folder must be open to the workers' user, too.
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!(
+        "echo begun >> {0}; while [ ! -e {1} ]; do sleep 0.1; done; echo ended ${{WORKER_INDEX}} >> {0}",
+        said.display(),
+        go.display()
+    );
+    let world = world(&format!("[sh, -c, {script:?}]"));
+    let mut daemon = serve(&world);
+    let started = daemon.ok(&["start", "hooked", "-o", "json"]).json();
+    let id = started["id"].as_str().unwrap();
+    let lines = || {
+        std::fs::read_to_string(&said)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    wait_for("the hook to run on both workers", || (lines().len() == 2).then_some(()));
+    daemon.kill();
+    let next = Daemon::again(world.dir.path(), daemon.port());
+    wait_for("both workers to be back", || {
+        let (_, workers) = next.get("/api/v1/workers");
+        let connected = |worker: &&serde_json::Value| worker["state"] == "Prepared";
+        (workers["items"].as_array()?.iter().filter(connected).count() == 2).then_some(())
+    });
+    std::fs::write(&go, "").unwrap();
+    wait_for("the run to end", || {
+        (next.get(&format!("/api/v1/runs/{id}")).1["stage"] == "Finished").then_some(())
+    });
+    let report = next.ok(&["report", id, "-o", "json"]).json();
+    assert_eq!(report["ending"]["kind"], "Passed", "{report:#}");
+    let mut lines = lines();
+    lines.sort_unstable();
+    assert_eq!(lines, ["begun", "begun", "ended 0", "ended 1"]);
+}
+
+#[test]
 fn a_hook_that_fails_on_one_worker_fails_with_its_words() {
     let world = world("[sh, -c, 'echo no such table for ${WORKER_INDEX}; exit ${WORKER_INDEX}']");
     let daemon = serve(&world);
