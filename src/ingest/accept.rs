@@ -203,9 +203,92 @@ fn union(left: &[(u64, u64)], right: &[(u64, u64)]) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::union;
+    use super::{HOLE_MAX, Known, Verdict, union};
+    use crate::bus::Message;
+    use crate::store::rows::SessionRow;
+    use muster_core::measure::frame::{Body, Frame};
+    use muster_core::measure::slice::Second;
+    use muster_core::model::id::{RunId, SessionId};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use tokio::time::Instant;
+    use uuid::Uuid;
+
+    const SESSION: SessionId = SessionId(Uuid::from_u128(2));
+
+    fn run(number: u128) -> RunId {
+        RunId(Uuid::from_u128(number))
+    }
+
+    fn opened(known: &mut Known, number: u128) {
+        let row = SessionRow {
+            run: run(number),
+            session: SESSION,
+            worker: 0,
+            watermark: 0,
+            end: None,
+            dropped: Vec::new(),
+        };
+        known.learn(run(number), vec![row]);
+    }
+
+    fn message(number: u128, sequence: u64) -> Message {
+        let frame = Frame {
+            run: run(number),
+            session: SESSION,
+            worker: 0,
+            sequence,
+            skipped: 0,
+            body: Body::Second(Second::default()),
+        };
+        Message {
+            run: run(number),
+            session: SESSION,
+            sequence,
+            payload: frame.encode().into(),
+        }
+    }
+
+    #[test]
+    fn s49_what_is_lost_for_good_holds_a_session_up_for_a_bounded_time() {
+        let mut known = Known::default();
+        opened(&mut known, 1);
+        let now = Instant::now();
+        assert!(matches!(
+            known.judge(&message(1, 1), now),
+            Verdict::Take { from: 0, .. }
+        ));
+        assert!(matches!(known.judge(&message(1, 3), now), Verdict::Early));
+        let almost = now + HOLE_MAX.mul_f64(0.99);
+        assert!(matches!(known.judge(&message(1, 3), almost), Verdict::Early));
+        // It came after all: the next hole has its own time.
+        assert!(matches!(
+            known.judge(&message(1, 2), almost),
+            Verdict::Take { from: 1, .. }
+        ));
+        assert!(matches!(known.judge(&message(1, 4), now + HOLE_MAX), Verdict::Early));
+        let over = now + HOLE_MAX * 2;
+        assert!(matches!(
+            known.judge(&message(1, 4), over),
+            Verdict::Take { from: 2, .. }
+        ));
+    }
+
+    #[test]
+    fn what_does_not_say_whose_it_is_is_refused_and_idle_runs_are_forgotten() {
+        let mut known = Known::default();
+        let now = Instant::now();
+        assert!(matches!(known.judge(&message(0, 1), now), Verdict::Refuse(_)));
+        for number in 1..=u128::try_from(super::RUNS_MAX).unwrap() {
+            assert!(!known.is_full());
+            opened(&mut known, number);
+        }
+        assert!(known.is_full());
+        known.keep_only(&BTreeSet::from([run(7)]));
+        assert!(!known.is_full());
+        assert!(matches!(known.judge(&message(8, 1), now), Verdict::UnknownSession));
+        assert!(matches!(known.judge(&message(7, 1), now), Verdict::Take { .. }));
+    }
 
     fn members(ranges: &[(u64, u64)]) -> BTreeSet<u64> {
         ranges.iter().flat_map(|(from, to)| *from..=*to).collect()
