@@ -75,6 +75,7 @@ async fn readyz(State(probe): State<Probe>) -> Result<Json<Value>, ApiError> {
         "partitions": state.partitions,
         "lagRecords": state.lag,
         "inFlight": state.in_flight,
+        "paused": state.paused,
     })))
 }
 

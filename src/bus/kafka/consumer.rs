@@ -60,6 +60,8 @@ pub struct ConsumerState {
     pub lag: Option<u64>,
     /// Messages handed out and without a fate.
     pub in_flight: usize,
+    /// Whether it reads nothing for now, because nobody takes what it has read.
+    pub paused: bool,
 }
 
 /// A member of a group that reads a topic. Dropped, it leaves the group by itself; [`KafkaConsumer::close`] waits for that.
@@ -76,6 +78,7 @@ struct Shared {
     joined: AtomicBool,
     /// Partitions came or went since somebody looked.
     changed: AtomicBool,
+    paused: AtomicBool,
     lag: AtomicI64,
     in_flight: AtomicUsize,
 }
@@ -93,6 +96,7 @@ impl Shared {
             partitions: self.partitions().owned().count(),
             lag: u64::try_from(self.lag.load(Ordering::Relaxed)).ok(),
             in_flight: self.in_flight.load(Ordering::Relaxed),
+            paused: self.paused.load(Ordering::Relaxed),
         }
     }
 }
@@ -197,6 +201,7 @@ impl KafkaConsumer {
             partitions: Mutex::default(),
             joined: AtomicBool::new(false),
             changed: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             lag: AtomicI64::new(-1),
             in_flight: AtomicUsize::new(0),
         });
@@ -235,7 +240,6 @@ impl KafkaConsumer {
             fates: FuturesUnordered::new(),
             read_again_at: None,
             stuck_since: None,
-            paused: false,
         };
         let task = tokio::spawn(pump.run(stop.clone()));
         Ok(Self {
@@ -290,7 +294,6 @@ struct Pump {
     read_again_at: Option<Instant>,
     /// Since when nothing more could be taken.
     stuck_since: Option<Instant>,
-    paused: bool,
 }
 
 impl Pump {
@@ -315,7 +318,7 @@ impl Pump {
                 },
                 () = sleep_until(again_at), if self.read_again_at.is_some() => self.read_again(),
                 _ = tick.tick() => self.commit(),
-                record = records.next(), if !is_full || self.paused => match record {
+                record = records.next(), if !is_full || self.shared.paused.load(Ordering::Relaxed) => match record {
                     Some(Ok(record)) => self.take(record.partition(), record.offset(), || read(&record)),
                     Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                         tracing::error!(%code, "kafka lets us read no more");
@@ -371,20 +374,25 @@ impl Pump {
         commit(self.consumer.as_ref(), &self.topic, &grown);
     }
 
-    /// Pauses all partitions when nothing could be taken for long, so that polling can go on; and resumes them.
+    /// Pauses all partitions when nothing could be taken for long, so that polling can go on; and resumes them. Also when partitions
+    /// came or went: the client library keeps a partition paused that was taken away in that state, and comes back.
     fn mind_pressure(&mut self, is_full: bool) {
-        if !is_full {
-            self.stuck_since = None;
-            if std::mem::take(&mut self.paused) {
-                self.all_partitions("resumed", |consumer, list| consumer.resume(list));
+        let is_stuck = match is_full {
+            true => self.stuck_since.get_or_insert_with(Instant::now).elapsed() >= UNPOLLED_MAX,
+            false => {
+                self.stuck_since = None;
+                false
             }
-            return;
+        };
+        let has_moved = self.shared.changed.swap(false, Ordering::Relaxed);
+        let was_paused = self.shared.paused.swap(is_stuck, Ordering::Relaxed);
+        if was_paused != is_stuck {
+            tracing::info!(paused = is_stuck, "reading what nobody takes is paused, or goes on");
         }
-        let since = *self.stuck_since.get_or_insert_with(Instant::now);
-        let is_new = self.shared.changed.swap(false, Ordering::Relaxed);
-        if (!self.paused && since.elapsed() >= UNPOLLED_MAX) || (self.paused && is_new) {
-            self.paused = true;
-            self.all_partitions("paused", |consumer, list| consumer.pause(list));
+        match (has_moved || was_paused != is_stuck, is_stuck) {
+            (true, true) => self.all_partitions("paused", |consumer, list| consumer.pause(list)),
+            (true, false) => self.all_partitions("resumed", |consumer, list| consumer.resume(list)),
+            (false, _) => {}
         }
     }
 
@@ -397,7 +405,6 @@ impl Pump {
         for partition in self.shared.partitions().owned() {
             list.add_partition(&self.topic, partition);
         }
-        tracing::info!(partitions = list.count(), "reading is {what}");
         if let Err(error) = work(&self.consumer, &list) {
             tracing::warn!(%error, "partitions cannot be {what}");
         }

@@ -129,6 +129,46 @@ async fn s49_a_group_shares_a_topic_and_hands_over_what_has_no_fate() {
     assert_eq!((left.records(), left.ends.values().sum::<u64>()), (0, 400), "{left:?}");
 }
 
+/// Kafka's client keeps a partition paused that was taken away while nobody took what was read: nothing of it would come ever again.
+#[tokio::test(flavor = "multi_thread")]
+async fn s49_partitions_that_went_away_while_paused_are_read_when_they_come_back() {
+    let brokers = shared();
+    let topic = kafka::topic(&brokers, 2).await;
+    let mut producer = KafkaProducer::new(brokers.clone(), topic.clone());
+    // Two sessions that fall on different partitions, with more than what fits between Kafka and ingest.
+    for session in [0, 1] {
+        let batch: Vec<Message> = (1..=100).map(|sequence| message(session, sequence)).collect();
+        producer.send(&batch).await.unwrap();
+    }
+    let mut first = KafkaConsumer::join(&brokers, &topic, "group").unwrap();
+    let state = first.state();
+    eventually("reading to be paused", async || state().paused.then_some(())).await;
+    let second = KafkaConsumer::join(&brokers, &topic, "group").unwrap();
+    let other = second.state();
+    eventually("both to have their share", async || {
+        (state().partitions == 1 && other().partitions == 1).then_some(())
+    })
+    .await;
+    let mut seen = BTreeSet::new();
+    while state().paused {
+        note(&mut first, &mut seen).await;
+    }
+    second.close().await;
+    while seen.len() < 200 {
+        note(&mut first, &mut seen).await;
+    }
+    first.close().await;
+}
+
+/// Stores what comes next.
+async fn note(consumer: &mut KafkaConsumer, seen: &mut BTreeSet<(u128, u64)>) {
+    for delivery in timeout(SOON, consumer.receive(64)).await.unwrap().unwrap() {
+        let sequence = delivery.message.sequence;
+        seen.insert((delivery.message.session.0.as_u128(), sequence));
+        let _ = delivery.fate.send(Fate::Stored(sequence));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s49_passwords_are_asked_for_and_killed_brokers_cost_nothing() {
     let cluster = Cluster::start();
