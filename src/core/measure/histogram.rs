@@ -3,9 +3,11 @@
 //!
 //! Log-linear buckets as in HdrHistogram (2,048 and 256 sub-buckets of 64 ns), counted in pages of 64 buckets that are made when
 //! first used: a series whose values span three powers of two takes 25 kB, not the 220 kB of a dense table up to an hour, and a worker can
-//! hold one per series and timing. [`Histogram::clear`] keeps the pages, so that a recorder in steady state never allocates.
+//! hold one per series and timing. [`Histogram::clear`] keeps the pages, so that a recorder in steady state never allocates. One that was
+//! read from bytes is a list of its buckets until something is added to it: most are only merged into another, bucket by bucket.
 
 use super::wire::{Reader, WireError, put_u64, put_u128};
+use core::cmp::Ordering;
 
 /// Lowest value told apart: 64 ns.
 pub const LOWEST_NS: u64 = 64;
@@ -14,6 +16,9 @@ pub const HIGHEST_NS: u64 = 3_600_000_000_000;
 
 /// Buckets of a page: 512 bytes, so that a lone outlier costs little.
 const PAGE: usize = 64;
+
+/// Buckets up to which what was read stays a list: to go through so many takes less time than to make pages for them.
+const LISTED_MAX: usize = 1_024;
 
 /// How fine a histogram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,6 +94,8 @@ pub struct Histogram {
     min_ns: u64,
     max_ns: u64,
     pages: Vec<Option<Box<[u64; PAGE]>>>,
+    /// Buckets with their counts, ascending, as they were read. Where there are some, there are no pages.
+    listed: Vec<(u32, u64)>,
 }
 
 impl Histogram {
@@ -102,6 +109,7 @@ impl Histogram {
             min_ns: u64::MAX,
             max_ns: 0,
             pages: Vec::new(),
+            listed: Vec::new(),
         }
     }
 
@@ -140,6 +148,9 @@ impl Histogram {
 
     #[cold]
     fn page(&mut self, number: usize) -> &mut [u64; PAGE] {
+        for (index, count) in std::mem::take(&mut self.listed) {
+            self.page(index as usize / PAGE)[index as usize % PAGE] = count;
+        }
         if self.pages.len() <= number {
             self.pages.resize_with(number + 1, || None);
         }
@@ -161,15 +172,7 @@ impl Histogram {
     /// Adds all values of another; associative and commutative among equal precisions. Where precisions differ, values are taken at the
     /// middle of their buckets.
     pub fn merge(&mut self, other: &Self) {
-        if self.precision == other.precision {
-            for (number, theirs) in other.pages.iter().enumerate() {
-                let Some(theirs) = theirs else { continue };
-                let ours = self.page(number);
-                for (ours, theirs) in ours.iter_mut().zip(theirs.iter()) {
-                    *ours = ours.saturating_add(*theirs);
-                }
-            }
-        } else {
+        if self.precision != other.precision {
             for (index, count) in other.buckets() {
                 let value_ns = match index {
                     _ if index == other.precision.index(other.min_ns.min(HIGHEST_NS)) => other.min_ns,
@@ -177,6 +180,25 @@ impl Histogram {
                     _ => other.precision.middle(index),
                 };
                 self.add(self.precision.index(value_ns.min(HIGHEST_NS)), count);
+            }
+        } else if self.count == 0 && self.pages.is_empty() {
+            self.pages.clone_from(&other.pages);
+            self.listed.clone_from(&other.listed);
+        } else if self.pages.is_empty()
+            && other.pages.is_empty()
+            && self.listed.len() + other.listed.len() <= LISTED_MAX
+        {
+            self.listed = union(&self.listed, &other.listed);
+        } else {
+            for (index, count) in &other.listed {
+                self.add(*index as usize, *count);
+            }
+            for (number, theirs) in other.pages.iter().enumerate() {
+                let Some(theirs) = theirs else { continue };
+                let ours = self.page(number);
+                for (ours, theirs) in ours.iter_mut().zip(theirs.iter()) {
+                    *ours = ours.saturating_add(*theirs);
+                }
             }
         }
         self.count = self.count.saturating_add(other.count);
@@ -187,20 +209,25 @@ impl Histogram {
     }
 
     fn add(&mut self, index: usize, count: u64) {
-        let bucket = &mut self.page(index / PAGE)[index % PAGE];
+        let bucket = match self.pages.get_mut(index / PAGE) {
+            Some(Some(page)) => &mut page[index % PAGE],
+            _ => &mut self.page(index / PAGE)[index % PAGE],
+        };
         *bucket = bucket.saturating_add(count);
     }
 
     fn buckets(&self) -> impl Iterator<Item = (usize, u64)> {
+        let listed = self.listed.iter().map(|(index, count)| (*index as usize, *count));
         let pages = self.pages.iter().enumerate();
-        pages
+        let paged = pages
             .filter_map(|(number, page)| page.as_ref().map(|page| (number, page)))
             .flat_map(|(number, page)| {
                 page.iter()
                     .enumerate()
                     .map(move |(at, count)| (number * PAGE + at, *count))
             })
-            .filter(|(_, count)| *count > 0)
+            .filter(|(_, count)| *count > 0);
+        listed.chain(paged)
     }
 
     /// How many values.
@@ -342,7 +369,8 @@ impl Histogram {
                 .checked_add(count)
                 .filter(|seen| count > 0 && *seen <= self.count)
                 .ok_or(WireError::Malformed("counts do not add up"))?;
-            self.add(index, count);
+            let listed = u32::try_from(index).map_err(|_| WireError::Malformed("bucket is out of bounds"))?;
+            self.listed.push((listed, count));
             first.get_or_insert(index);
             next = index + 1;
         }
@@ -361,6 +389,28 @@ impl Histogram {
             Err(WireError::Malformed("sums do not fit the counts"))
         }
     }
+}
+
+/// What two ascending lists of buckets hold together.
+fn union(left: &[(u32, u64)], right: &[(u32, u64)]) -> Vec<(u32, u64)> {
+    let mut both = Vec::with_capacity(left.len() + right.len());
+    let (mut left, mut right) = (left, right);
+    while let ([mine, more_left @ ..], [theirs, more_right @ ..]) = (left, right) {
+        both.push(match mine.0.cmp(&theirs.0) {
+            Ordering::Less => *mine,
+            Ordering::Greater => *theirs,
+            Ordering::Equal => (mine.0, mine.1.saturating_add(theirs.1)),
+        });
+        if mine.0 <= theirs.0 {
+            left = more_left;
+        }
+        if mine.0 >= theirs.0 {
+            right = more_right;
+        }
+    }
+    both.extend_from_slice(left);
+    both.extend_from_slice(right);
+    both
 }
 
 impl PartialEq for Histogram {
@@ -385,6 +435,12 @@ mod tests {
             histogram.record(*value);
         }
         histogram
+    }
+
+    fn read_back(histogram: &Histogram) -> Histogram {
+        let mut bytes = Vec::new();
+        histogram.encode(&mut bytes);
+        Histogram::decode(&bytes).unwrap()
     }
 
     /// The value of the nearest rank among raw samples.
@@ -455,10 +511,25 @@ mod tests {
 
         #[test]
         fn s44_merging_is_recording_everything_in_one(left in adversarial(), right in adversarial()) {
-            let mut merged = of(Precision::Fine, &left);
-            merged.merge(&of(Precision::Fine, &right));
-            let all: Vec<u64> = left.into_iter().chain(right).collect();
-            prop_assert_eq!(merged, of(Precision::Fine, &all));
+            let (one, other) = (of(Precision::Fine, &left), of(Precision::Fine, &right));
+            let all: Vec<u64> = left.into_iter().chain(right.clone()).collect();
+            let all = of(Precision::Fine, &all);
+            // Also where one or both came over the wire.
+            for one in [one.clone(), read_back(&one)] {
+                for other in [other.clone(), read_back(&other)] {
+                    let mut merged = one.clone();
+                    merged.merge(&other);
+                    prop_assert_eq!(&merged, &all);
+                    let mut first = Histogram::new(Precision::Fine);
+                    first.merge(&merged);
+                    prop_assert_eq!(&first, &all);
+                }
+                let mut recorded = one;
+                right.iter().for_each(|value| recorded.record(*value));
+                prop_assert_eq!(&recorded, &all);
+                recorded.clear();
+                prop_assert_eq!(recorded, Histogram::new(Precision::Fine));
+            }
         }
 
         #[test]

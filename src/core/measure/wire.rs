@@ -88,7 +88,19 @@ impl<'a> Reader<'a> {
         Err(WireError::Malformed("integer overflows"))
     }
 
+    #[inline]
     pub(super) fn u64(&mut self) -> Result<u64, WireError> {
+        // Most are small.
+        match self.rest {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.rest = rest;
+                Ok((*byte).into())
+            }
+            _ => self.long_u64(),
+        }
+    }
+
+    fn long_u64(&mut self) -> Result<u64, WireError> {
         let mut value: u64 = 0;
         for shift in (0..u64::BITS).step_by(7) {
             let byte = self.byte()?;
