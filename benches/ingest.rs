@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to say")]
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use muster::bus::kafka::{Brokers, KafkaConsumer, KafkaProducer, TopicSpec, ensure_topic};
 use muster::bus::{Consumer as _, Fate, Message, Producer as _};
 use muster::ingest::ingest;
@@ -18,6 +19,7 @@ use muster_core::measure::frame::{Body, Frame};
 use muster_core::measure::histogram::{Histogram, Precision};
 use muster_core::measure::slice::{Second, SeriesKey, Stats};
 use muster_core::model::id::{RunId, SessionId};
+use muster_core::model::key::Key;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -97,6 +99,12 @@ impl Results for Sink {
     }
     async fn is_sealed(&self, _: RunId) -> Result<bool> {
         Ok(false)
+    }
+    async fn describe_run(&self, _: RunId, _: &Key, _: Timestamp) -> Result<()> {
+        Ok(())
+    }
+    async fn remove_run(&self, _: RunId) -> Result<bool> {
+        Ok(true)
     }
 }
 

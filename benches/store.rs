@@ -255,7 +255,7 @@ async fn watch(results: Arc<dyn Results>, run: RunId, begun: tokio::time::Instan
 fn plan() -> TestPlan {
     let mut text = "apiVersion: muster.dev/v1alpha1\nkind: TestPlan\nmetadata: {name: hour}\nspec:\n  \
                     target: {baseURL: \"http://127.0.0.1:1\"}\n  phases: [{name: peak, executor: constant-vus, vus: 4000, duration: 1h}]\n  \
-                    thresholds: {http_req_duration: [\"p(95)<1h\"], http_req_failed: [rate<1%]}\n  engine:\n    type: http\n    requests:\n"
+                    thresholds: {http_req_duration: [\"p(95)<60s\"], http_req_failed: [rate<1%]}\n  engine:\n    type: http\n    requests:\n"
         .to_owned();
     for name in 0..NAMES {
         writeln!(text, "      - {{name: request {name}, get: /}}").expect("a String takes everything");

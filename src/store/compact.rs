@@ -80,25 +80,37 @@ impl SqlResults {
     }
 
     async fn merge_batch(&self, run: RunId, batch: Vec<Group>) -> Result<()> {
-        let mut rows = Vec::with_capacity(batch.len());
-        for group in batch {
-            let mut whole = Merging::Nothing;
-            for ids in group.ids.chunks(PARTS_AT_ONCE) {
-                let marks = vec!["?"; ids.len()].join(", ");
-                let sql = format!("SELECT id, data FROM slice_part WHERE id IN ({marks}) ORDER BY id");
-                let ids: Vec<_> = ids.iter().map(|id| (*id).into()).collect();
-                let read = |row: &Row| Ok((row.int(0)?, row.bytes(1)?));
-                for (id, data) in self.db.fetch("slice_part", sql, &ids, read).await? {
-                    whole = whole.with(data).map_err(|reason| StoreError::Corrupt {
-                        table: "slice_part",
-                        row: id.to_string(),
-                        reason,
-                    })?;
-                }
+        let mut whole: Vec<Merging> = batch.iter().map(|_| Merging::Nothing).collect();
+        let owners: BTreeMap<u64, usize> = batch
+            .iter()
+            .enumerate()
+            .flat_map(|(index, group)| group.ids.iter().map(move |id| (*id, index)))
+            .collect();
+        let ids: Vec<u64> = owners.keys().copied().collect();
+        for ids in ids.chunks(PARTS_AT_ONCE) {
+            let marks = vec!["?"; ids.len()].join(", ");
+            let sql = format!("SELECT id, data FROM slice_part WHERE id IN ({marks}) ORDER BY id");
+            let ids: Vec<_> = ids.iter().map(|id| (*id).into()).collect();
+            let read = |row: &Row| Ok((u64::try_from(row.int(0)?)?, row.bytes(1)?));
+            for (id, data) in self.db.fetch("slice_part", sql, &ids, read).await? {
+                let Some(merging) = owners.get(&id).and_then(|index| whole.get_mut(*index)) else {
+                    continue;
+                };
+                merging.add(data).map_err(|reason| StoreError::Corrupt {
+                    table: "slice_part",
+                    row: id.to_string(),
+                    reason,
+                })?;
             }
-            let (data, numbers) = whole.encoded(&group.label);
-            rows.push(raw_row(run, 1, group.second, &group.label, &data, &numbers));
         }
+        let rows: Vec<_> = batch
+            .iter()
+            .zip(whole)
+            .map(|(group, whole)| {
+                let (data, numbers) = whole.encoded(&group.label);
+                raw_row(run, 1, group.second, &group.label, &data, &numbers)
+            })
+            .collect();
         transaction!(self.db, |tx| {
             tx.insert_many("slice_part", &PART_COLUMNS, &rows, "").await
         })
@@ -159,15 +171,18 @@ enum Merging {
 }
 
 impl Merging {
-    fn with(self, data: Vec<u8>) -> Result<Self, String> {
+    fn add(&mut self, data: Vec<u8>) -> Result<(), String> {
         let decode = |data: &[u8]| Stats::decode(data).map_err(|error| chain(&error));
-        let (mut whole, data) = match self {
-            Self::Nothing => return Ok(Self::One(data)),
-            Self::One(first) => (Box::new(decode(&first)?), data),
-            Self::Many(whole) => (whole, data),
-        };
-        whole.merge(&decode(&data)?);
-        Ok(Self::Many(whole))
+        match self {
+            Self::Nothing => *self = Self::One(data),
+            Self::One(first) => {
+                let mut whole = Box::new(decode(first)?);
+                whole.merge(&decode(&data)?);
+                *self = Self::Many(whole);
+            }
+            Self::Many(whole) => whole.merge(&decode(&data)?),
+        }
+        Ok(())
     }
 
     /// The bytes, and what dashboards read of a second that is whole now.
