@@ -13,6 +13,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("model", &["base"]),
     ("measure", &["base", "model"]),
     ("lifecycle", &["base", "model"]),
+    ("schedule", &["base", "model"]),
     ("spec", &["base", "model", "measure"]),
     ("topology", &["base", "model"]),
     ("diff", &["base", "model", "topology"]),

@@ -8,5 +8,6 @@ pub mod lifecycle;
 pub mod measure;
 pub mod model;
 pub mod report;
+pub mod schedule;
 pub mod spec;
 pub mod topology;

@@ -3,6 +3,7 @@
 //! Types here cannot hold a value that makes no sense; they derive serde so that a resolved plan can be stored, hashed and
 //! sent to a worker. What a user writes is read by `spec`, never by these derives.
 
+pub mod cron;
 pub mod data;
 pub mod desired;
 pub mod environment;
@@ -14,6 +15,7 @@ pub mod plan;
 pub mod policy;
 pub mod resource;
 pub mod run;
+pub mod schedule;
 pub mod service;
 pub mod settings;
 pub mod streaming;
