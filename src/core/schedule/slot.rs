@@ -16,7 +16,7 @@ use std::time::Duration;
 pub const DECISIONS_MAX: usize = 1_000;
 
 /// Wall clock and monotonic clock further apart than this freeze the scheduler (promise 29).
-pub const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_secs(5);
+pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(5);
 
 /// How far a plan's slots are decided; stored with the plan, written in the transaction of the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -323,7 +323,7 @@ pub enum Clocks {
 /// Compares how far the wall clock and a clock that nobody sets have moved since the same moment.
 pub fn clocks(wall: SignedDuration, monotonic: SignedDuration) -> Clocks {
     let ahead = wall.saturating_sub(monotonic);
-    if ahead.abs() > CLOCKS_APART_MAX {
+    if ahead.unsigned_abs() > CLOCKS_APART_MAX {
         Clocks::Apart { ahead }
     } else {
         Clocks::Agree

@@ -2,6 +2,10 @@
 
 mod cron;
 mod fires;
+mod laws;
+mod simulation;
+mod slots;
+mod windows;
 
 use crate::model::cron::Cron;
 use crate::model::schedule::{Schedule, Zone};
