@@ -7,7 +7,7 @@ use super::db::transaction;
 use super::part::{Label, Numbers, PART_COLUMNS, raw_row};
 use super::read;
 use super::results::{FINISHED, SqlResults};
-use super::value::{Row, Value, values};
+use super::value::{Row, values};
 use super::{Result, StoreError};
 use muster_core::base::chain::chain;
 use muster_core::measure::slice::Stats;
@@ -117,27 +117,32 @@ impl SqlResults {
     }
 
     async fn delete_generation(&self, run: RunId, generation: u32) -> Result<()> {
-        while !self
-            .delete_parts(" AND generation = ?", &values![run.0, generation, DELETE_AT_ONCE])
-            .await?
-        {}
+        while !self.delete_parts(run, generation).await? {}
         Ok(())
     }
 
     /// Removes some parts of a run, of whatever generation; true: none is left.
     pub(super) async fn delete_some(&self, run: RunId) -> Result<bool> {
-        self.delete_parts("", &values![run.0, DELETE_AT_ONCE]).await
+        Ok(self.delete_parts(run, 0).await? && self.delete_parts(run, 1).await?)
     }
 
-    async fn delete_parts(&self, and: &str, values: &[Value]) -> Result<bool> {
-        // The inner SELECT is there because SQLite knows no DELETE … LIMIT; its own SELECT around it because MySQL refuses LIMIT there.
+    /// Removes the oldest parts of a generation; true: none is left.
+    async fn delete_parts(&self, run: RunId, generation: u32) -> Result<bool> {
+        // Two statements, because SQLite knows no DELETE … LIMIT, and a DELETE by a subquery has MariaDB read the whole table.
         let sql = format!(
-            "DELETE FROM slice_part WHERE id IN (SELECT id FROM \
-             (SELECT id FROM slice_part{} WHERE run = ?{and} ORDER BY run, generation, id LIMIT ?) AS some)",
+            "SELECT id FROM slice_part{} WHERE run = ? AND generation = ? ORDER BY run, generation, id LIMIT ?",
             self.db.by_run()
         );
-        let done = self.db.execute(sql, values).await?;
-        Ok(done.rows < u64::from(DELETE_AT_ONCE))
+        let values = values![run.0, generation, DELETE_AT_ONCE];
+        let ids = self
+            .db
+            .fetch("slice_part", sql, &values, |row| Ok(row.int(0)?))
+            .await?;
+        if let Some(last) = ids.last() {
+            let sql = "DELETE FROM slice_part WHERE run = ? AND generation = ? AND id <= ?";
+            self.db.execute(sql, &values![run.0, generation, *last]).await?;
+        }
+        Ok(ids.len() < DELETE_AT_ONCE as usize)
     }
 }
 
