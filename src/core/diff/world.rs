@@ -123,6 +123,7 @@ pub(crate) fn pool(environment: &str, min: u32, max: u32) -> Spec {
         min,
         max,
         ready_timeout: Duration::from_secs(60),
+        lead_time: Duration::ZERO,
         keep_warm: Duration::ZERO,
         orphan_timeout: Duration::from_secs(60),
         bus: None,

@@ -127,6 +127,7 @@ pub(crate) fn plan(phases: &[&str]) -> TestPlan {
         workers: None,
     };
     TestPlan {
+        timing: crate::model::schedule::Timing::default(),
         description: None,
         suspend: None,
         target: Target::BaseUrl("http://127.0.0.1:8080".to_owned()),

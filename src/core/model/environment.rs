@@ -75,6 +75,9 @@ pub struct WorkerPool {
     /// How long workers may take to be ready before the run ends as Error(infrastructure).
     #[serde(with = "units::duration")]
     pub ready_timeout: Duration,
+    /// How long before a slot a scheduled run begins to make its workers ready, so that load begins at the slot's instant.
+    #[serde(default, with = "units::duration")]
+    pub lead_time: Duration,
     /// How long workers stay after the last run that used them.
     #[serde(with = "units::duration")]
     pub keep_warm: Duration,

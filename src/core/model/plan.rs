@@ -3,6 +3,7 @@
 use super::id::{Digest, Name};
 use super::key::Key;
 use super::load::{DataFile, Engine, Phase, PhaseWork};
+use super::schedule::Timing;
 use super::service::{EnvVar, SecretRef};
 use super::threshold::{AbortRule, Threshold};
 use crate::base::units;
@@ -17,6 +18,9 @@ pub struct TestPlan {
     pub description: Option<String>,
     /// Held back by git; a start is an error.
     pub suspend: Option<Suspend>,
+    /// When it starts by itself, and when it may start at all.
+    #[serde(default)]
+    pub timing: Timing,
     /// What is aimed at.
     pub target: Target,
     /// The plan's own bounds, never above the settings'.

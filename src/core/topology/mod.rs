@@ -80,6 +80,7 @@ pub fn local_pool_spec() -> WorkerPool {
         // A run takes one; runs beside each other get one each, as many as settings allow workers by default.
         max: 20,
         ready_timeout: Duration::from_secs(60),
+        lead_time: Duration::ZERO,
         keep_warm: Duration::ZERO,
         orphan_timeout: Duration::from_secs(60),
         bus: None,

@@ -17,6 +17,7 @@ use muster_core::model::load::{Engine, Executor, Phase, PhaseWork, SyntheticEngi
 use muster_core::model::plan::{OnChange, PlanLimits, Target, TestPlan, Validity};
 use muster_core::model::policy::Policy;
 use muster_core::model::resource::{Annotations, Meta, Origin, Resource, Spec};
+use muster_core::model::schedule::Timing;
 use muster_core::model::service::SecretRef;
 use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine};
 use muster_core::model::unit::ObservedUnit;
@@ -41,6 +42,7 @@ pub fn plan() -> TestPlan {
     TestPlan {
         description: None,
         suspend: None,
+        timing: Timing::default(),
         target: Target::BaseUrl("http://127.0.0.1:1".to_owned()),
         limits: PlanLimits::default(),
         engine: Engine::Synthetic(SyntheticEngine {

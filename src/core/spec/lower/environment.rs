@@ -88,6 +88,7 @@ impl Lower<'_, '_> {
             min,
             max,
             ready_timeout,
+            lead_time: Duration::ZERO,
             keep_warm: provisioning
                 .and_then(|provisioning| provisioning.keep_warm.as_ref())
                 .map_or(Duration::ZERO, |span| span.0),

@@ -6,6 +6,7 @@ use crate::model::environment::{Capacity, EnvironmentLimits, ProviderSpec};
 use crate::model::key::{Key, Kind};
 use crate::model::load::{DataFile, DataMode, Phase, PhaseWork};
 use crate::model::plan::{AutoStop, OnChange, PlanLimits, Suspend, Target, TestPlan, Validity};
+use crate::model::schedule::Timing;
 use crate::spec::code::Code;
 use crate::spec::wire::plan::{
     AutoStop as WireAutoStop, DataFile as WireData, DataMode as WireMode, OnChange as WireOnChange,
@@ -51,6 +52,7 @@ impl Lower<'_, '_> {
         let database =
             database.map(|reference| self.reference("/spec/results/databaseCluster", reference, &[kind], Some(kind)));
         let plan = TestPlan {
+            timing: Timing::default(),
             description: wire.description.clone(),
             suspend: wire.suspend.as_ref().map(|suspend| Suspend {
                 reason: suspend.reason.clone(),
