@@ -2,6 +2,7 @@
 
 mod cron;
 mod fires;
+mod forecasts;
 mod laws;
 mod simulation;
 mod slots;
