@@ -39,7 +39,7 @@ impl Fire {
         let sign = if minutes < 0 { '-' } else { '+' };
         format!(
             "{}{sign}{:02}:{:02}",
-            self.local.strftime("%Y-%m-%dT%H:%M:%S"),
+            self.local,
             minutes.abs() / 60,
             minutes.abs() % 60
         )

@@ -152,10 +152,8 @@ pub(super) fn limits(
     clashes: &mut Clashes,
 ) {
     for (scope, limits) in limits {
-        let counted: Vec<&Use> = uses
-            .iter()
-            .filter(|one| plans[one.plan].counts_in.contains(scope))
-            .collect();
+        let counts: Vec<bool> = plans.iter().map(|plan| plan.counts_in.contains(scope)).collect();
+        let counted: Vec<&Use> = uses.iter().filter(|one| counts[one.plan]).collect();
         for measure in &MEASURES {
             if let Some(bound) = (measure.bound)(limits) {
                 exceeded(plans, names, &counted, measure, bound, scope, clashes);
