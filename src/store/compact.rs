@@ -134,7 +134,7 @@ impl SqlResults {
             self.db.by_run()
         );
         let values = values![run.0, generation, DELETE_AT_ONCE];
-        let ids = self.db.fetch("slice_part", sql, &values, |row| Ok(row.int(0)?)).await?;
+        let ids = self.db.fetch("slice_part", sql, &values, |row| row.int(0)).await?;
         if let Some(last) = ids.last() {
             let sql = "DELETE FROM slice_part WHERE run = ? AND generation = ? AND id <= ?";
             self.db.execute(sql, &values![run.0, generation, *last]).await?;
