@@ -8,6 +8,7 @@ mod health;
 pub mod ingest;
 mod plans;
 mod runs;
+mod slots;
 mod views;
 pub mod worker;
 mod workers;
@@ -15,6 +16,7 @@ mod workers;
 use crate::control::fleet::Fleet;
 use crate::control::reconcile::ReconcilerHandle;
 use crate::control::runs::Runs;
+use crate::control::scheduler::SchedulerHandle;
 use crate::runtime::clock::Clock;
 use crate::store::Stores;
 use auth::{Auth, Caller};
@@ -55,6 +57,8 @@ pub struct Live {
     pub reconciler: ReconcilerHandle,
     /// Workers.
     pub fleet: Fleet,
+    /// Schedules.
+    pub scheduler: SchedulerHandle,
 }
 
 impl ApiState {
@@ -109,6 +113,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/plans/{project}/{name}/suspend", post(plans::suspend))
         .route("/api/v1/plans/{project}/{name}/resume", post(plans::resume))
         .route("/api/v1/events", get(events::list))
+        .route("/api/v1/slots", get(slots::list))
         .route("/api/v1/runs", get(runs::list).post(runs::start))
         .route("/api/v1/runs/{id}", get(runs::one))
         .route("/api/v1/runs/{id}/live", get(runs::live))

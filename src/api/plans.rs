@@ -302,7 +302,11 @@ pub async fn resume(
 ) -> Result<Json<Value>, ApiError> {
     let key = plan_of(&state, &caller, plan)?;
     state.stores.ledger.delete_overlay(&key).await?;
-    state.live()?.reconciler.reconcile_now(Some(key.clone()));
+    let live = state.live()?;
+    live.reconciler.reconcile_now(Some(key.clone()));
+    if !live.scheduler.arm(&key).await {
+        return Err(ApiError::unavailable("the schedule could not be armed again").hint("say it once more"));
+    }
     Ok(Json(json!({"plan": key, "suspended": false})))
 }
 

@@ -271,12 +271,13 @@ fn blocked(blocked: Blocked) -> ApiError {
         | Blocked::PoolTooSmall { .. }
         | Blocked::Limit { .. }
         | Blocked::Target(_)
+        | Blocked::SlotTaken { .. }
         | Blocked::Content(_)
         | Blocked::Format(_) => ApiError::conflict("Blocked", message),
     }
 }
 
-fn plan_key(text: &str) -> Result<Key, ApiError> {
+pub(super) fn plan_key(text: &str) -> Result<Key, ApiError> {
     let (project, name) = text.split_once('/').unwrap_or(("default", text));
     let part = |text: &str| Name::new(text).map_err(|error| ApiError::bad_request(error.to_string()));
     Ok(Key::new(part(project)?, Kind::TestPlan, part(name)?))

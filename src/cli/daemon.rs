@@ -15,6 +15,7 @@ use crate::control::providers::ProviderFactory;
 use crate::control::reconcile::{Reconciler, ReconcilerDeps, ReconcilerHandle};
 use crate::control::retention::Retention;
 use crate::control::runs::{DaemonWorld, Parts, Runs};
+use crate::control::scheduler::Scheduler;
 use crate::control::sync::{Sync, SyncDeps};
 use crate::ingest::{self, Ingest};
 use crate::provider::build::{Host, build, host_id};
@@ -173,10 +174,18 @@ impl Daemon {
         );
         daemon.tasks.spawn(retention.run(daemon.cancel.clone()));
         daemon.address = listener.local_addr()?;
+        let (scheduler, handle) = Scheduler::new(
+            daemon.stores.ledger.clone(),
+            daemon.runs.clone(),
+            daemon.runs.world(),
+            daemon.clock.clone(),
+        );
+        daemon.tasks.spawn(scheduler.run(daemon.cancel.clone()));
         let live = Live {
             runs: daemon.runs.clone(),
             reconciler: daemon.reconciler.clone(),
             fleet,
+            scheduler: handle,
         };
         let state = ApiState::new(
             daemon.stores.clone(),

@@ -1,4 +1,4 @@
-//! `muster get`: lists of plans, runs, units, environments, workers and other resources.
+//! `muster get`: lists of plans, runs, slots, units, environments, workers and other resources.
 
 use super::Global;
 use super::exit::Exit;
@@ -11,10 +11,10 @@ use muster_core::spec::hint::did_you_mean;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// List plans, runs, units, environments, pools, services, projects or workers.
+/// List plans, runs, slots, units, environments, pools, services, projects or workers.
 #[derive(Debug, Args)]
 pub struct GetArgs {
-    /// What to list, one or more: plans, runs, units, environments, pools, services, projects, workers.
+    /// What to list, one or more: plans, runs, slots, units, environments, pools, services, projects, workers.
     #[arg(required = true, value_name = "KIND")]
     kinds: Vec<String>,
     /// How to print.
@@ -38,15 +38,17 @@ enum Format {
 enum List {
     Resources(&'static str),
     Runs,
+    Slots,
     Units,
     Workers,
     Projects,
 }
 
 /// What can be listed, as people write it.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "plans",
     "runs",
+    "slots",
     "units",
     "environments",
     "pools",
@@ -71,6 +73,7 @@ fn list_of(word: &str) -> Option<List> {
         "ingest" | "ingests" | "ingestcluster" | "ingestclusters" => List::Resources("IngestCluster"),
         "database" | "databases" | "databasecluster" | "databaseclusters" => List::Resources("DatabaseCluster"),
         "run" | "runs" => List::Runs,
+        "slot" | "slots" => List::Slots,
         "unit" | "units" => List::Units,
         "worker" | "workers" => List::Workers,
         "project" | "projects" => List::Projects,
@@ -89,6 +92,7 @@ impl List {
             Self::Resources("DatabaseCluster") => "databases",
             Self::Resources(_) => "services",
             Self::Runs => "runs",
+            Self::Slots => "slots",
             Self::Units => "units",
             Self::Workers => "workers",
             Self::Projects => "projects",
@@ -99,6 +103,7 @@ impl List {
         match self {
             Self::Resources(kind) => format!("/api/v1/resources?kind={kind}"),
             Self::Runs => "/api/v1/runs".to_owned(),
+            Self::Slots => "/api/v1/slots".to_owned(),
             Self::Units => "/api/v1/units".to_owned(),
             Self::Workers => "/api/v1/workers".to_owned(),
             Self::Projects => "/api/v1/projects".to_owned(),
@@ -204,6 +209,12 @@ fn names(list: List, items: &[&Value]) -> String {
             word(&item["name"])
         ),
         List::Runs => format!("run/{}", word(&item["id"])),
+        List::Slots => format!(
+            "{}/{}/{}",
+            word(&item["project"]),
+            word(&item["plan"]),
+            word(&item["slot"])
+        ),
         List::Units => format!("unit/{}", word(&item["name"])),
         List::Workers => format!("worker/{}", word(&item["id"])),
         List::Projects => format!("project/{}", word(&item["project"])),
@@ -228,6 +239,10 @@ fn table(list: List, items: &[&Value], wide: bool) -> String {
         List::Runs => (
             &["id", "plan", "stage", "ending", "age", "took"],
             &["revision", "by", "tag"],
+        ),
+        List::Slots => (
+            &["slot", "local", "plan", "outcome", "late", "run", "detail"],
+            &["timeZone", "loadAt", "decidedAt"],
         ),
         List::Units => (
             &["name", "state", "ports", "restarts", "since", "reason"],
@@ -279,6 +294,11 @@ fn pool_workers(workers: &Value) -> String {
 
 fn cell(list: List, item: &Value, column: &str) -> String {
     match (list, column) {
+        (List::Slots, "run") => short_id(&item["run"]),
+        (List::Slots, "late") => match item["lateSeconds"].as_f64() {
+            Some(late) => format!("{late:.1}s"),
+            None => "-".to_owned(),
+        },
         (List::Runs, "id") => short_id(&item["id"]),
         (List::Runs, "age") => age(&item["createdAt"], None),
         (List::Runs, "took") => match item["startedAt"] {

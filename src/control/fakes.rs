@@ -9,6 +9,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::secrets::ConfiguredSecrets;
 use crate::store::rows::{
     ChangesetRow, EventFilter, EventRow, HookRow, Inserted, Overlay, ProjectRow, RunFilter, RunRow, RunWorkerRow,
+    ScheduleRow, SlotFilter, SlotRow,
 };
 use crate::store::{Ledger, Result, StoreError};
 use async_trait::async_trait;
@@ -255,6 +256,24 @@ impl Ledger for MemoryLedger {
     async fn delete_status(&self, key: &Key) -> Result<()> {
         self.write(format!("unstatus {key}"))?.statuses.remove(key);
         Ok(())
+    }
+    async fn schedules(&self) -> Result<Vec<(Key, ScheduleRow)>> {
+        absent()
+    }
+    async fn delete_schedule(&self, _: &Key) -> Result<()> {
+        absent()
+    }
+    async fn put_slots(&self, _: &Key, _: &[SlotRow], _: &ScheduleRow) -> Result<()> {
+        absent()
+    }
+    async fn start_slot(&self, _: &SlotRow, _: &RunRow, _: &ScheduleRow) -> Result<bool> {
+        absent()
+    }
+    async fn end_slot(&self, _: &SlotRow) -> Result<()> {
+        absent()
+    }
+    async fn slots(&self, _: &SlotFilter) -> Result<Vec<SlotRow>> {
+        absent()
     }
     async fn put_changeset(&self, row: &ChangesetRow) -> Result<()> {
         self.write("changeset".to_owned())?.changesets.push(row.clone());

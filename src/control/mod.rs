@@ -16,6 +16,7 @@ pub mod queue;
 pub mod reconcile;
 pub mod retention;
 pub mod runs;
+pub mod scheduler;
 pub mod status;
 pub mod sync;
 

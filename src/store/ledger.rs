@@ -4,6 +4,7 @@ use super::db::{Db, transaction};
 use super::read;
 use super::rows::{
     ChangesetRow, EventFilter, EventRow, HookRow, Inserted, Overlay, ProjectRow, RunFilter, RunRow, RunWorkerRow,
+    ScheduleRow, SlotFilter, SlotRow,
 };
 use super::value::{Row, Unreadable, Value, read_all, values};
 use super::{Ledger, Result, StoreError};
@@ -26,7 +27,7 @@ const EVENTS_DEFAULT: u32 = 1_000;
 /// A ledger on either database.
 #[derive(Debug)]
 pub(super) struct SqlLedger {
-    db: Arc<Db>,
+    pub(super) db: Arc<Db>,
     /// Numbers of events are given before their commit. One at a time, so that who reads "after n" never misses an n - 1
     /// that became visible later.
     events: Mutex<()>,
@@ -42,7 +43,7 @@ impl SqlLedger {
 }
 
 /// A document as the text of its JSON.
-fn document<T: serde::Serialize>(table: &'static str, row: &impl ToString, value: &T) -> Result<String> {
+pub(super) fn document<T: serde::Serialize>(table: &'static str, row: &impl ToString, value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| StoreError::Corrupt {
         table,
         row: row.to_string(),
@@ -256,6 +257,31 @@ impl Ledger for SqlLedger {
         Ok(events)
     }
 
+    async fn schedules(&self) -> Result<Vec<(Key, ScheduleRow)>> {
+        self.all_schedules().await
+    }
+
+    async fn delete_schedule(&self, plan: &Key) -> Result<()> {
+        let sql = "DELETE FROM schedule_cursor WHERE plan = ?";
+        self.db.execute(sql, &values![plan]).await.map(drop)
+    }
+
+    async fn put_slots(&self, plan: &Key, rows: &[SlotRow], schedule: &ScheduleRow) -> Result<()> {
+        self.write_slots(plan, rows, schedule).await
+    }
+
+    async fn start_slot(&self, slot: &SlotRow, run: &RunRow, schedule: &ScheduleRow) -> Result<bool> {
+        self.write_started(slot, run, schedule).await
+    }
+
+    async fn end_slot(&self, row: &SlotRow) -> Result<()> {
+        self.update_slot(row).await
+    }
+
+    async fn slots(&self, filter: &SlotFilter) -> Result<Vec<SlotRow>> {
+        self.some_slots(filter).await
+    }
+
     async fn insert_run(&self, row: &RunRow) -> Result<Inserted> {
         transaction!(self.db, |tx| {
             let sql = format!("SELECT {} FROM run WHERE id = ?", read::RUN_COLUMNS);
@@ -425,7 +451,7 @@ fn or_default(limit: u32, default: u32) -> Value {
     Value::from(if limit == 0 { default } else { limit })
 }
 
-fn run_values(row: &RunRow) -> Result<Vec<Value>> {
+pub(super) fn run_values(row: &RunRow) -> Result<Vec<Value>> {
     let identity = &row.identity;
     let mut values = Vec::from(values![
         identity.id.0,

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Number, SQLite's text, MySQL's text. A file may be extended only until a release contains it; then a new one is added.
 /// Statements end with `;` at a line's end. MySQL's can run again: it commits every DDL statement by itself, so a daemon killed
 /// within a file begins it anew. SQLite runs a file whole or not at all.
-const MIGRATIONS: [(u32, &str, &str); 3] = [
+const MIGRATIONS: [(u32, &str, &str); 4] = [
     (
         1,
         include_str!("migrations/sqlite/0001_ledger.sql"),
@@ -24,6 +24,11 @@ const MIGRATIONS: [(u32, &str, &str); 3] = [
         3,
         include_str!("migrations/sqlite/0003_numbers.sql"),
         include_str!("migrations/mysql/0003_numbers.sql"),
+    ),
+    (
+        4,
+        include_str!("migrations/sqlite/0004_schedule.sql"),
+        include_str!("migrations/mysql/0004_schedule.sql"),
     ),
 ];
 

@@ -13,6 +13,7 @@ mod results;
 mod routed;
 pub mod rows;
 mod server;
+mod slots;
 mod value;
 
 pub use examine::{Examined, examine};
@@ -28,7 +29,7 @@ use muster_core::model::run::Event;
 use muster_core::model::unit::UnitName;
 use rows::{
     Appended, ChangesetRow, EventFilter, EventRow, Flush, HookRow, Inserted, Overlay, ProjectRow, RejectRow, RunFilter,
-    RunRow, RunWorkerRow, SessionRow, SlicePart,
+    RunRow, RunWorkerRow, ScheduleRow, SessionRow, SlicePart, SlotFilter, SlotRow,
 };
 use std::collections::BTreeSet;
 
@@ -123,6 +124,20 @@ pub trait Ledger: Send + Sync {
     async fn append_event(&self, event: &Event) -> Result<u64>;
     /// Events after a number, oldest first.
     async fn events(&self, filter: &EventFilter) -> Result<Vec<EventRow>>;
+
+    /// How far each plan's schedule was followed.
+    async fn schedules(&self) -> Result<Vec<(Key, ScheduleRow)>>;
+    /// Forgets how far a plan's schedule was followed, because it has none any more; its slots' rows stay.
+    async fn delete_schedule(&self, plan: &Key) -> Result<()>;
+    /// Writes rows of slots, each unless it has one already, with how far the plan's slots are decided by them, in one transaction.
+    async fn put_slots(&self, plan: &Key, rows: &[SlotRow], schedule: &ScheduleRow) -> Result<()>;
+    /// Writes a slot's row with its new run and how far slots are decided by it, in one transaction (promise 27). False: the slot has a
+    /// row already, and nothing was written.
+    async fn start_slot(&self, slot: &SlotRow, run: &RunRow, schedule: &ScheduleRow) -> Result<bool>;
+    /// Notes when a slot's load began and what the slot is by that, or that its run made none.
+    async fn end_slot(&self, row: &SlotRow) -> Result<()>;
+    /// Slots, newest first.
+    async fn slots(&self, filter: &SlotFilter) -> Result<Vec<SlotRow>>;
 
     /// Inserts a run; an id that is there already is reported, not overwritten (promise 34).
     async fn insert_run(&self, row: &RunRow) -> Result<Inserted>;

@@ -1,7 +1,7 @@
 //! Rows as read from the database, turned into types.
 
 use super::part::Label;
-use super::rows::{ChangesetRow, EventRow, HookRow, Overlay, ProjectRow, RunRow, RunWorkerRow, SessionRow};
+use super::rows::{ChangesetRow, EventRow, HookRow, Overlay, ProjectRow, RunRow, RunWorkerRow, SessionRow, SlotRow};
 use super::value::{Row, Unreadable};
 use jiff::Timestamp;
 use muster_core::measure::slice::SeriesKey;
@@ -101,6 +101,21 @@ pub(super) fn event(row: &Row) -> Read<EventRow> {
             reason: row.text(5)?,
             message: row.text(6)?,
         },
+    })
+}
+
+pub(super) fn slot(row: &Row) -> Read<SlotRow> {
+    Ok(SlotRow {
+        plan: key(row, 0)?,
+        slot: instant(row, 1)?,
+        outcome: row.text(3)?.parse()?,
+        detail: row.text(4)?,
+        run: row
+            .bytes_or_null(5)?
+            .map(|id| Uuid::from_slice(&id).map(RunId))
+            .transpose()?,
+        load_at: instant_or_null(row, 6)?,
+        decided_at: instant(row, 7)?,
     })
 }
 

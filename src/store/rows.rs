@@ -1,10 +1,12 @@
 //! The rows of both stores, as types. JSON columns hold what only Muster's own code reads back.
 
 use jiff::Timestamp;
-use muster_core::model::id::{Name, Revision, RunId, SessionId, WorkerId};
+use muster_core::model::id::{Digest, Name, Revision, RunId, SessionId, WorkerId};
 use muster_core::model::key::Key;
 use muster_core::model::run::{Event, RunIdentity};
+use muster_core::model::schedule::SlotOutcome;
 use muster_core::model::service::SecretRef;
+use muster_core::schedule::slot::Cursor;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,6 +124,49 @@ pub struct ResultsPin {
     pub cluster: Key,
     /// Where its address stands; the address itself may change.
     pub url: SecretRef,
+}
+
+/// A plan's schedule, as far as it was followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleRow {
+    /// How far its slots are decided.
+    pub cursor: Cursor,
+    /// The plan it was armed for: another revision arms it again.
+    pub digest: Digest,
+    /// Runs before it do not count against the failure budget.
+    pub armed_at: Timestamp,
+}
+
+/// What became of a slot (promise 26).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotRow {
+    /// Whose.
+    pub plan: Key,
+    /// Its instant.
+    pub slot: Timestamp,
+    /// What became of it.
+    pub outcome: SlotOutcome,
+    /// Why, for people; empty where the outcome says it all.
+    pub detail: String,
+    /// Its run, where there is one.
+    pub run: Option<RunId>,
+    /// When load began.
+    pub load_at: Option<Timestamp>,
+    /// When the row was written.
+    pub decided_at: Timestamp,
+}
+
+/// Which slots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SlotFilter {
+    /// Only of this plan.
+    pub plan: Option<Key>,
+    /// Only of these projects.
+    pub projects: Option<BTreeSet<Name>>,
+    /// Only those of which it is not known yet when load began.
+    pub pending: bool,
+    /// The newest so many of those (0: 100), newest first.
+    pub limit: u32,
 }
 
 /// What an insert found.

@@ -19,14 +19,14 @@ mod start;
 pub mod world;
 
 pub use live::{LiveView, PhaseNow, SetMember, WorkersNow};
-pub use start::{Blocked, StartRequest};
+pub use start::{Blocked, SlotStart, StartRequest};
 pub use world::{DaemonWorld, World};
 
 use crate::control::fleet::Fleet;
 use crate::control::hooks::Hooks;
 use crate::ingest::Ingest;
 use crate::runtime::clock::Clock;
-use crate::store::rows::{Inserted, RunFilter, RunRow};
+use crate::store::rows::{Inserted, RunFilter, RunRow, SlotRow};
 use crate::store::{StoreError, Stores};
 use context::Context;
 use demand::Demand;
@@ -38,6 +38,7 @@ use muster_core::model::id::{Digest, RunId, WorkerId};
 use muster_core::model::key::Key;
 use muster_core::model::policy::Policy;
 use muster_core::model::run::{RunIdentity, Trigger, TriggerKind};
+use muster_core::model::schedule::SlotOutcome;
 use muster_core::topology::PoolDemand;
 use pinned::Pinned;
 use start::{Load, check_environment, resolve};
@@ -178,6 +179,11 @@ impl Runs {
         Ok(count)
     }
 
+    /// The rest of the daemon, as runs see it.
+    pub fn world(&self) -> Arc<dyn World> {
+        self.shared.parts.world.clone()
+    }
+
     /// What the settings let plans ask for.
     pub fn policy(&self) -> Arc<Policy> {
         self.shared.parts.world.policy()
@@ -206,6 +212,7 @@ impl Runs {
             trigger: Trigger {
                 kind: request.trigger,
                 who: request.who,
+                slot: request.slot.as_ref().map(|start| start.slot),
             },
             created_at: now,
         };
@@ -214,7 +221,7 @@ impl Runs {
             let content = parts.world.content(&digest).await.map_err(Blocked::Content)?;
             files.push((digest, content));
         }
-        self.begin(identity, found.pinned, files, |active, load| {
+        self.begin((identity, request.slot), found.pinned, files, |active, load| {
             check_environment(&found.limits, load, active)
         })
         .await
@@ -245,12 +252,13 @@ impl Runs {
             trigger: Trigger {
                 kind: TriggerKind::Rerun,
                 who: who.to_owned(),
+                slot: None,
             },
             created_at: now,
             ..row.identity
         };
         let (pinned, limits) = start::renew(pinned, &identity.plan, &*self.shared.parts.world).await?;
-        self.begin(identity, pinned, files, |active, load| {
+        self.begin((identity, None), pinned, files, |active, load| {
             check_environment(&limits, load, active)
         })
         .await
@@ -258,7 +266,7 @@ impl Runs {
 
     async fn begin(
         &self,
-        identity: RunIdentity,
+        (identity, slot): (RunIdentity, Option<SlotStart>),
         pinned: Pinned,
         files: Vec<(Digest, Arc<[u8]>)>,
         check: impl FnOnce(&mut dyn Iterator<Item = &Load>, &Load) -> Result<(), Blocked>,
@@ -296,12 +304,12 @@ impl Runs {
             version: 1,
             identity,
         };
-        match self.shared.parts.stores.ledger.insert_run(&row).await {
+        match self.shared.insert(&row, slot).await {
             Ok(Inserted::New) => self.drive(row, pinned, state, None),
             Ok(Inserted::Existing(_)) => self.shared.give_back(&reserved),
             Err(error) => {
                 self.shared.give_back(&reserved);
-                return Err(error.into());
+                return Err(error);
             }
         }
         Ok(id)
@@ -435,6 +443,30 @@ impl Runs {
 }
 
 impl Shared {
+    /// Writes a new run's row, with that of its slot where it has one.
+    async fn insert(&self, row: &RunRow, slot: Option<SlotStart>) -> Result<Inserted, Blocked> {
+        let ledger = &self.parts.stores.ledger;
+        let Some(start) = slot else {
+            return Ok(ledger.insert_run(row).await?);
+        };
+        let slot = SlotRow {
+            plan: row.identity.plan.clone(),
+            slot: start.slot,
+            outcome: SlotOutcome::Started,
+            detail: String::new(),
+            run: Some(row.identity.id),
+            load_at: None,
+            decided_at: row.identity.created_at,
+        };
+        if ledger.start_slot(&slot, row, &start.schedule).await? {
+            return Ok(Inserted::New);
+        }
+        Err(Blocked::SlotTaken {
+            plan: slot.plan,
+            slot: slot.slot,
+        })
+    }
+
     fn active(&self) -> MutexGuard<'_, BTreeMap<RunId, Active>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,6 +2,7 @@
 
 use crate::control::fleet::door::Bringer;
 use crate::store::rows::ResultsPin;
+use jiff::Timestamp;
 use muster_core::base::units;
 use muster_core::lifecycle::plan::RunPlan;
 use muster_core::model::id::{Digest, RunId};
@@ -51,6 +52,9 @@ pub struct Pinned {
     /// What carries its results; `None`: workers send straight to the daemon.
     #[serde(default)]
     pub bus: Option<BusPin>,
+    /// Load begins no earlier: the slot's instant.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
     /// Of all random draws.
     pub seed: u64,
     /// `--smoke`.
@@ -87,7 +91,10 @@ impl Pinned {
 
     /// What the state machine looks at.
     pub fn run_plan(&self) -> RunPlan {
-        RunPlan::of(&self.plan, self.workers, self.ready_timeout, self.orphan_timeout)
+        RunPlan {
+            not_before: self.not_before,
+            ..RunPlan::of(&self.plan, self.workers, self.ready_timeout, self.orphan_timeout)
+        }
     }
 
     /// What workers get.

@@ -4,6 +4,7 @@ use super::pinned::Pinned;
 use super::ready::{check_ready, check_way, find_bus, find_results};
 use super::world::World;
 use crate::control::sync::Published;
+use crate::store::rows::ScheduleRow;
 use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
 use muster_core::base::units::format_duration;
@@ -40,6 +41,17 @@ pub struct StartRequest {
     pub target: Option<String>,
     /// Added to the environment of command hooks.
     pub env: BTreeMap<String, String>,
+    /// The slot it is the run of, with what is written of it.
+    pub slot: Option<SlotStart>,
+}
+
+/// The slot that a run is started for.
+#[derive(Debug, Clone)]
+pub struct SlotStart {
+    /// Its instant, before which load does not begin.
+    pub slot: Timestamp,
+    /// How far its plan's slots are decided by it.
+    pub schedule: ScheduleRow,
 }
 
 impl StartRequest {
@@ -54,6 +66,7 @@ impl StartRequest {
             smoke: false,
             target: None,
             env: BTreeMap::new(),
+            slot: None,
         }
     }
 }
@@ -145,6 +158,14 @@ pub enum Blocked {
     /// A target that the settings do not allow (promise 60).
     #[error("target {0} is not allowed")]
     Target(String),
+    /// A slot is started once (promise 27).
+    #[error("slot {slot} of {plan} has its row already")]
+    SlotTaken {
+        /// Whose.
+        plan: Key,
+        /// Its instant.
+        slot: Timestamp,
+    },
     /// Not a share.
     #[error("a scale is above 0 and at most 100%, not {0}")]
     Scale(f64),
@@ -257,6 +278,7 @@ pub(super) async fn resolve(
         requests_per_second: bounds.into_iter().flatten().min(),
         results,
         bus,
+        not_before: request.slot.as_ref().map(|start| start.slot),
         seed,
         smoke: request.smoke,
         env: request.env.clone(),
@@ -476,6 +498,7 @@ pub(super) async fn renew(
     let mut targets = project.map(|policy| policy.targets.clone()).unwrap_or_default();
     pinned.base_urls = base_urls(&pinned.plan.target, world, &mut targets).await?;
     pinned.targets = targets;
+    pinned.not_before = None;
     pinned.commands_allowed = policy.process_enabled;
     check_caps(&pinned, &project.map(|policy| policy.caps.clone()).unwrap_or_default())?;
     let (_, pool, environment) = find_pool(&published(world)?.desired, &pinned.plan)?;

@@ -12,6 +12,8 @@ pub const PENDING: Duration = Duration::from_secs(60);
 pub const PREPARE: Duration = Duration::from_secs(60);
 /// From Arm to the start, first attempt: a command's way to each worker and back, with room for a busy host. Doubles with each attempt.
 pub const ARM_LEAD: Duration = Duration::from_secs(1);
+/// Workers that are ready before a slot's instant are armed so long ahead of it, so that the first attempt can hold that instant.
+pub const HOLD_MARGIN: Duration = Duration::from_secs(2);
 /// Commit must leave the owner so long before the start.
 pub const COMMIT_MARGIN: Duration = Duration::from_millis(200);
 /// Attempts to arm before the run is Invalid(barrier): 1 + 2 + 4 + 8 s.
@@ -35,14 +37,14 @@ pub const CLEANUP_ATTEMPTS: u32 = 3;
 /// From the word to the begin of the next phase, so that all workers begin it together.
 pub const ADVANCE_LEAD: Duration = Duration::from_millis(250);
 
-/// How long a position may last from when it is entered. Arming and Committed count from the agreed start instead.
+/// How long a position may last from when it is entered. Holding, Arming and Committed count from the agreed start instead.
 pub fn lasts(position: Position, plan: &RunPlan) -> Duration {
     match position {
         Position::Pending => PENDING,
         Position::Provisioning => plan.ready_timeout,
         Position::PreparingWorkers => PREPARE,
         Position::PreRun => hooks(plan, HookWhen::PreRun, 1),
-        Position::Arming => ARM_LEAD.saturating_sub(COMMIT_MARGIN),
+        Position::Holding | Position::Arming => ARM_LEAD.saturating_sub(COMMIT_MARGIN),
         Position::Committed => COMMIT_MARGIN + BARRIER,
         Position::Running { phase } => plan.longest_from(phase).saturating_add(SLACK),
         Position::PausePhase { phase } => match plan.phase(phase) {

@@ -8,7 +8,7 @@ use crate::model::plan::HookWhen;
 /// Everything that must be going on in this state, in a fixed order. What is not in it any more must be given up.
 pub fn effects_of(state: &RunState, plan: &RunPlan) -> Vec<Effect> {
     match state.position {
-        Position::Pending | Position::Finished => Vec::new(),
+        Position::Pending | Position::Holding | Position::Finished => Vec::new(),
         Position::Provisioning => vec![Effect::Claim { workers: plan.workers }],
         Position::PreparingWorkers => vec![Effect::Prepare],
         Position::PreRun => hook(state, plan, HookWhen::PreRun),

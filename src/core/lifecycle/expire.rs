@@ -18,7 +18,7 @@ impl Run<'_> {
             self.end(EndingKind::Error(ErrorReason::LostOwner), detail, StopMode::Abort);
         } else if self.state.position == Position::Pending {
             self.enter(Position::Provisioning);
-        } else if self.state.position != Position::Arming {
+        } else if !matches!(self.state.position, Position::Holding | Position::Arming) {
             self.state.commit_unsure = self.state.position == Position::Committed;
             self.state.deadline = self.state.deadline.max(later(self.now, deadline::ADOPT));
         }
@@ -32,6 +32,7 @@ impl Run<'_> {
             | Position::Provisioning
             | Position::PreparingWorkers
             | Position::PreRun
+            | Position::Holding
             | Position::Arming
             | Position::Committed => self.expire_before_load(),
             Position::Running { .. } => {
@@ -100,6 +101,7 @@ impl Run<'_> {
                     StopMode::Abort,
                 );
             }
+            Position::Holding => self.arm(),
             Position::Arming if self.state.attempt < deadline::ARM_ATTEMPTS => self.arm(),
             Position::Arming => {
                 self.end(

@@ -2,6 +2,7 @@
 
 use crate::model::load::{OnTimeout, Phase, PhaseWork};
 use crate::model::plan::{FailurePolicy, HookWhen, OnChange, TestPlan};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub struct RunPlan {
     pub max_lost_workers: u32,
     /// What a commit that edits or deletes the plan does.
     pub on_change: OnChange,
+    /// Load begins no earlier: the slot's instant. `None`: as soon as workers are armed.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
 }
 
 /// A phase, as the state machine sees it.
@@ -83,6 +87,7 @@ impl RunPlan {
             orphan_timeout,
             max_lost_workers: plan.validity.max_lost_workers,
             on_change: plan.on_change,
+            not_before: None,
         }
     }
 

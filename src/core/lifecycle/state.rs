@@ -20,6 +20,8 @@ pub enum Position {
     PreparingWorkers,
     /// Waits for PreRun hooks, one after another.
     PreRun,
+    /// All is ready; waits for the slot's instant to come near.
+    Holding,
     /// Waits for Armed from all.
     Arming,
     /// Waits for Started from all.
@@ -178,7 +180,7 @@ impl RunState {
             Position::Pending => Stage::Pending,
             Position::Provisioning => Stage::Provisioning,
             Position::PreparingWorkers | Position::PreRun => Stage::Preparing,
-            Position::Arming | Position::Committed => Stage::Ready,
+            Position::Holding | Position::Arming | Position::Committed => Stage::Ready,
             Position::Running { phase } => Stage::Running { phase },
             Position::PausePhase { phase } | Position::HandPause { phase } => Stage::Paused { phase },
             Position::Stopping(_) | Position::Delivering | Position::Sealing => Stage::Draining,
@@ -214,6 +216,7 @@ impl RunState {
                 | Position::Provisioning
                 | Position::PreparingWorkers
                 | Position::PreRun
+                | Position::Holding
                 | Position::Arming
         )
     }

@@ -164,6 +164,10 @@ impl Run<'_> {
         self.state.position = position;
         self.state.since = self.now;
         self.state.deadline = match (position, self.state.start_at) {
+            (Position::Holding, _) => {
+                let at = self.plan.not_before.unwrap_or(self.now);
+                at.checked_sub(deadline::HOLD_MARGIN).unwrap_or(at)
+            }
             (Position::Arming, Some(at)) => at.checked_sub(deadline::COMMIT_MARGIN).unwrap_or(at),
             (Position::Committed, Some(at)) => later(at, deadline::BARRIER),
             _ => later(self.now, deadline::lasts(position, self.plan)),
@@ -193,6 +197,7 @@ impl Run<'_> {
             | Position::Provisioning
             | Position::PreparingWorkers
             | Position::PreRun
+            | Position::Holding
             | Position::Arming => self.clean_up(),
             _ => {}
         }
@@ -243,7 +248,7 @@ impl Run<'_> {
 
     fn hooks_done(&mut self, when: HookWhen) {
         match when {
-            HookWhen::PreRun => self.arm(),
+            HookWhen::PreRun => self.hold(),
             HookWhen::Verify => self.enter(Position::Judging),
             HookWhen::PostRun => self.enter(Position::Releasing),
         }
@@ -284,12 +289,21 @@ impl Run<'_> {
         }
     }
 
+    /// Waits for the slot's instant where there is one and it is not near yet.
+    fn hold(&mut self) {
+        match self.plan.not_before {
+            Some(at) if later(self.now, deadline::HOLD_MARGIN) < at => self.enter(Position::Holding),
+            _ => self.arm(),
+        }
+    }
+
     pub(super) fn arm(&mut self) {
         self.state.armed.clear();
         self.state.commit_unsure = false;
         let lead = deadline::ARM_LEAD.saturating_mul(1 << self.state.attempt.min(deadline::ARM_ATTEMPTS));
         self.state.attempt += 1;
-        self.state.start_at = Some(later(self.now, lead));
+        let soonest = later(self.now, lead);
+        self.state.start_at = Some(self.plan.not_before.map_or(soonest, |at| at.max(soonest)));
         self.enter(Position::Arming);
     }
 

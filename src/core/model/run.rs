@@ -11,8 +11,11 @@ use std::fmt;
 pub struct Trigger {
     /// The way.
     pub kind: TriggerKind,
-    /// The token's name, `cli` or `local`.
+    /// The token's name, `cli`, `local` or `schedule`.
     pub who: String,
+    /// The slot it is the run of; `None` for other starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Timestamp>,
 }
 
 /// The ways a run starts in this build.
@@ -24,6 +27,8 @@ pub enum TriggerKind {
     Foreground,
     /// `muster rerun`.
     Rerun,
+    /// The plan's schedule.
+    Schedule,
 }
 
 /// What never changes of a run (promise 34).

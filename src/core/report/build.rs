@@ -96,7 +96,7 @@ impl Report {
             revision: input.identity.revision.clone(),
             digest: input.identity.digest.clone(),
             trigger: input.identity.trigger.clone(),
-            slot: None,
+            slot: input.identity.trigger.slot,
             target: input.target.to_owned(),
             ending: EndingDocument {
                 kind: kind.as_str().to_owned(),

@@ -156,6 +156,7 @@ fn identity() -> RunIdentity {
         revision: Revision::new("0123456789abcdef0123456789abcdef01234567").unwrap(),
         digest: Digest::of(b"plan"),
         trigger: Trigger {
+            slot: None,
             kind: TriggerKind::Manual,
             who: "li.wei".to_owned(),
         },

@@ -85,6 +85,7 @@ impl Page {
             TriggerKind::Manual => "started",
             TriggerKind::Foreground => "run in the foreground",
             TriggerKind::Rerun => "run again",
+            TriggerKind::Schedule => "started",
         };
         let load = match (report.started_at, report.finished_at) {
             (Some(from), Some(to)) => {

@@ -39,14 +39,18 @@ fn any_plan() -> impl Strategy<Value = RunPlan> {
         1_u32..4,
         0_u32..2,
         on_change,
+        prop::option::of((0_i64..200).prop_map(|second| Timestamp::from_second(second).unwrap())),
     )
-        .prop_map(|(phases, hooks, workers, max_lost_workers, on_change)| RunPlan {
-            phases,
-            hooks,
-            max_lost_workers,
-            on_change,
-            ..plan(workers)
-        })
+        .prop_map(
+            |(phases, hooks, workers, max_lost_workers, on_change, not_before)| RunPlan {
+                not_before,
+                phases,
+                hooks,
+                max_lost_workers,
+                on_change,
+                ..plan(workers)
+            },
+        )
 }
 
 fn any_event() -> impl Strategy<Value = Event> {

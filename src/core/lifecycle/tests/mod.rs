@@ -8,7 +8,7 @@ use crate::lifecycle::deadline;
 use crate::lifecycle::effects::effects_of;
 use crate::lifecycle::event::{Effect, Event, StopMode, Word};
 use crate::lifecycle::plan::{HookPlan, PhasePlan, RunPlan};
-use crate::lifecycle::state::{Position, RunState};
+use crate::lifecycle::state::{Position, RunState, later};
 use crate::lifecycle::step::step;
 use crate::model::id::WorkerId;
 use crate::model::load::OnTimeout;
@@ -54,6 +54,7 @@ fn plan(workers: u32) -> RunPlan {
         orphan_timeout: SECOND * 60,
         max_lost_workers: 0,
         on_change: OnChange::Finish,
+        not_before: None,
     }
 }
 
@@ -183,6 +184,43 @@ fn s35_a_run_goes_through_its_stages_in_order() {
         words.iter().zip(order).all(|(word, wanted)| word.starts_with(wanted)),
         "{words:?}"
     );
+}
+
+#[test]
+fn s32_workers_that_are_ready_early_begin_at_the_slots_instant() {
+    let slot = later(Timestamp::UNIX_EPOCH, SECOND * 90);
+    let mut early = Walk::new(RunPlan {
+        not_before: Some(slot),
+        ..plan(2)
+    });
+    early.now = later(early.now, SECOND * 30);
+    early.claim().each(Event::Prepared).hook(0, Ok(()));
+    assert_eq!(
+        (early.state.position, early.state.stage()),
+        (Position::Holding, Stage::Ready)
+    );
+    assert!(early.state.start_at.is_none(), "nobody is armed yet");
+    early.late();
+    assert_eq!(
+        (early.state.position, early.state.start_at),
+        (Position::Arming, Some(slot))
+    );
+    assert!(early.now < slot);
+    // The first attempt failed: the next instant is as soon as it can be.
+    early.late();
+    assert!(early.state.start_at.is_some_and(|at| at > slot));
+    // Late already: nothing is waited for.
+    let mut late = Walk::new(early.plan.clone());
+    late.now = later(slot, SECOND * 5);
+    late.claim().each(Event::Prepared).hook(0, Ok(()));
+    assert_eq!(late.state.start_at, Some(later(late.now, deadline::ARM_LEAD)));
+    // A daemon that takes over in between goes on waiting, and a stop does not wait.
+    let mut adopted = Walk::new(early.plan.clone());
+    adopted.claim().each(Event::Prepared).hook(0, Ok(())).on(Event::Adopted);
+    assert_eq!(adopted.state.position, Position::Holding);
+    assert_eq!(adopted.state.deadline, slot - SECOND * 2);
+    adopted.on(Event::Stop { who: "li".to_owned() });
+    assert_eq!(adopted.state.position, Position::PostRun);
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod worker;
 use super::{SECOND, hook, timed, worker as worker_id};
 use crate::lifecycle::event::{Event, StopMode};
 use crate::lifecycle::plan::{PhasePlan, RunPlan};
-use crate::lifecycle::state::Position;
+use crate::lifecycle::state::{Position, later};
 use crate::model::load::OnTimeout;
 use crate::model::plan::{HookWhen, OnChange};
 use crate::model::run::{EndingKind, InvalidReason, Stage};
@@ -125,6 +125,9 @@ fn any_plan(rng: &mut Rng) -> RunPlan {
         orphan_timeout: SECOND * if rng.one_in(2) { 5 } else { 60 },
         max_lost_workers: rng.below(2) as u32,
         on_change: OnChange::Finish,
+        not_before: rng
+            .one_in(2)
+            .then(|| later(Timestamp::UNIX_EPOCH, SECOND * rng.below(40) as u32)),
     }
 }
 

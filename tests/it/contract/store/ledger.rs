@@ -59,6 +59,7 @@ pub fn run_row(id: RunId, plan: &str, created: i64) -> RunRow {
             revision: revision('a'),
             digest: Digest::of(b"plan"),
             trigger: Trigger {
+                slot: None,
                 kind: TriggerKind::Manual,
                 who: TEXT.replace('\u{0}', ""),
             },
