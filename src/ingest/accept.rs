@@ -14,7 +14,7 @@ const SEQUENCE_MAX: u64 = 1_000_000_000;
 const SECOND_MAX: u32 = 7 * 24 * 3_600;
 
 /// What is missing for so long was lost on the way (a bus that deleted it, a database set back): what follows is taken then, and the hole
-/// told with the session's end. Longer than any cut that a worker's spool rides out.
+/// told with the session's end. Much longer than it takes until what could not be stored comes again.
 const HOLE_MAX: Duration = Duration::from_secs(600);
 /// Runs whose sessions are remembered; those that hold nothing are read again when they are needed.
 const RUNS_MAX: usize = 1_024;

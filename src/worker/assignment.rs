@@ -4,7 +4,7 @@ use super::commands::Commands;
 use super::deadman::Deadman;
 use super::fetch;
 use super::news::{News, Teller};
-use super::uplink::Spool;
+use super::spool::Spool;
 use super::usage::Usage;
 use super::way::Way;
 use crate::bus::dial::Dial;

@@ -6,6 +6,7 @@ mod deadman;
 mod fetch;
 mod news;
 mod session;
+mod spool;
 mod uplink;
 mod usage;
 mod way;
@@ -21,13 +22,14 @@ use muster_core::base::chain::chain;
 use muster_core::model::id::WorkerId;
 use muster_core::model::unit::{EXIT_ORPHANED, UnitName};
 use session::{Identity, Session};
+use spool::Spool;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use uplink::Spool;
 use uuid::Uuid;
 use way::Fork;
 
@@ -35,6 +37,8 @@ use way::Fork;
 const COMMANDS: usize = 64;
 /// Threads for control and frames, beside the generator's own.
 const SERVICE_THREADS: usize = 2;
+/// Where the spool's file is: the worker's own folder.
+const FOLDER: &str = ".";
 
 /// What a worker process is told at its start.
 #[derive(Debug, Clone)]
@@ -125,7 +129,7 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
     let (released_sender, released) = mpsc::channel(COMMANDS);
     let (board_sender, board) = watch::channel(Board::default());
     let (way_sender, way) = watch::channel(None);
-    let spool = Spool::new(uplink::SPOOL_MAX_BYTES);
+    let spool = Spool::new(spool::LIMITS);
     let session = Session {
         identity: Identity {
             worker,
@@ -170,7 +174,7 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken, owns_process: bool) 
     let work = async { tokio::join!(keep, session.run(over.clone())) };
     tokio::select! {
         _ = work => {}
-        () = uplink::run(spool, &mut producer) => {}
+        () = uplink::run(spool, &mut producer, Path::new(FOLDER)) => {}
     }
     Ok(if deadman.fired().is_cancelled() {
         Ended::Orphaned

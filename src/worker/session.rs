@@ -3,7 +3,7 @@
 use super::assignment::Board;
 use super::deadman::Deadman;
 use super::news::{News, Teller};
-use super::uplink::Spool;
+use super::spool::Spool;
 use super::usage::Usage;
 use crate::bus::dial::Dial;
 use crate::bus::wire::{self, from_owner, from_worker, progress};
