@@ -34,7 +34,7 @@ mod worker;
 mod workers;
 
 use crate::provider::process::shim;
-use crate::runtime::telemetry;
+use crate::runtime::{guard, telemetry};
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use exit::Exit;
@@ -144,6 +144,13 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// End what carries a tag when standard input ends; started by a worker beside a hook's command.
+    #[command(hide = true, name = guard::COMMAND)]
+    Guard {
+        /// The tag.
+        #[arg(long)]
+        tag: String,
+    },
 }
 
 /// Runs the program; returns what the process exits with.
@@ -165,6 +172,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         // Before anything else is set up: a shim is as small as it can be.
         Command::Shim { dir } => shim::main(&dir),
+        Command::Guard { tag } => guard::main(&tag),
         Command::Worker(args) => {
             install_tls();
             worker::main(args, global)
@@ -241,6 +249,8 @@ async fn dispatch(command: Command, global: &Global) -> Result<Exit> {
             output::data(&format!("muster {}", env!("CARGO_PKG_VERSION")));
             Ok(Exit::Done)
         }
-        Command::Worker(_) | Command::Shim { .. } => unreachable!("both ended in main, before there was a runtime"),
+        Command::Worker(_) | Command::Shim { .. } | Command::Guard { .. } => {
+            unreachable!("they ended in main, before there was a runtime")
+        }
     }
 }

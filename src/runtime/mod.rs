@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod command;
+pub mod guard;
 pub(crate) mod processes;
 pub mod secrets;
 pub mod telemetry;

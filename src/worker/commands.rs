@@ -6,8 +6,9 @@ use crate::bus::dial::Dial;
 use crate::bus::wire::{self, progress};
 use crate::runtime::clock::Clock;
 use crate::runtime::command::{Job, Outcome, folder_name};
+use crate::runtime::guard::Guard;
 use muster_core::base::chain::chain;
-use muster_core::model::id::RunId;
+use muster_core::model::id::{RunId, SessionId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -37,6 +38,9 @@ impl Commands {
 
     /// Begins a command unless it was begun; its end goes on the board.
     pub fn begin(&mut self, run: RunId, dial: &Dial, board: &watch::Sender<Board>, hook: wire::Hook) {
+        let Some((_, session)) = board.borrow().held else {
+            return;
+        };
         if self.begun.contains_key(&hook.name) || self.begun.len() >= COMMANDS_MAX {
             return;
         }
@@ -44,7 +48,7 @@ impl Commands {
         let told = name.clone();
         let task = tokio::spawn(async move {
             let outcome = match allowed {
-                true => work(run, &dial, hook).await,
+                true => work(run, session, &dial, hook).await,
                 false => Outcome::failed("this worker runs no commands of plans"),
             };
             board.send_modify(|board| {
@@ -62,7 +66,7 @@ impl Commands {
     }
 }
 
-async fn work(run: RunId, dial: &Dial, hook: wire::Hook) -> Outcome {
+async fn work(run: RunId, session: SessionId, dial: &Dial, hook: wire::Hook) -> Outcome {
     let mut script = None;
     if !hook.script.is_empty() {
         match fetch::fetch(dial, std::slice::from_ref(&hook.script)).await {
@@ -74,6 +78,14 @@ async fn work(run: RunId, dial: &Dial, hook: wire::Hook) -> Outcome {
         Ok(folder) => folder.join(run.to_string()).join(folder_name(&hook.name)),
         Err(error) => return Outcome::failed(format!("this worker has no folder: {error}")),
     };
+    // Of this worker alone, and another one than that of the daemon's hooks: a daemon that adopts the run ends what is left of those, and
+    // waits for these.
+    let tag = format!("worker-hook.{session}.{}", hook.name);
+    // Whatever becomes of this worker, nothing of its hook goes on.
+    let _guard = match Guard::start(&tag) {
+        Ok(guard) => guard,
+        Err(error) => return Outcome::failed(format!("cannot watch over the command: {error}")),
+    };
     let job = Job {
         folder,
         words: hook.command,
@@ -83,8 +95,7 @@ async fn work(run: RunId, dial: &Dial, hook: wire::Hook) -> Outcome {
             .into_iter()
             .map(|variable| (variable.name, variable.value))
             .collect(),
-        // Another one than that of the daemon's hooks: a daemon that adopts the run ends what is left of those, and waits for these.
-        tag: format!("worker-hook.{run}"),
+        tag,
         timeout: Duration::from_millis(hook.timeout_ms),
     };
     job.run(&Clock::system()).await

@@ -3,7 +3,7 @@
 use crate::flow::daemon::World;
 use crate::support::kafka::Cluster;
 use crate::support::mariadb::MariaDb;
-use crate::support::muster::{Daemon, signal};
+use crate::support::muster::{Daemon, processes, signal};
 use crate::support::nginx::Nginx;
 use crate::support::wait_for;
 use serde_json::Value;
@@ -204,18 +204,8 @@ impl Scene {
         }
     }
 
-    /// Processes of this scene whose command line begins like this.
     fn processes(&self, words: &str) -> Vec<u32> {
-        let folder = self.world.dir.path().display().to_string();
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let is_one = |pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            let inside = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
-            line.contains(words) && !line.contains(" shim ") && (inside || line.contains(&folder))
-        };
-        pids.filter(is_one).collect()
+        processes(self.world.dir.path(), words)
     }
 }
 

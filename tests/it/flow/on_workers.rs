@@ -1,7 +1,7 @@
 //! Hooks that run on each worker before load, where workers allow it.
 
 use super::daemon::World;
-use crate::support::muster::Daemon;
+use crate::support::muster::{Daemon, processes, signal};
 use crate::support::wait_for;
 use std::path::Path;
 
@@ -111,4 +111,59 @@ fn a_hook_that_fails_on_one_worker_fails_with_its_words() {
         text.contains("worker 1") && text.contains("no such table for 1"),
         "{report:#}"
     );
+}
+
+#[test]
+fn s41_a_hook_goes_with_its_worker_also_by_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = folder.path().join("said");
+    open_file(&said);
+    // Two in the command's group, and one that has left it.
+    let script = format!(
+        "setsid sh -c 'echo $$ >> {0}; exec sleep 600' & sleep 600 & echo $$ $! >> {0}; wait",
+        said.display()
+    );
+    let world = world(&format!("[sh, -c, {script:?}]"));
+    let daemon = serve(&world);
+    let started = daemon.ok(&["start", "hooked", "-o", "json"]).json();
+    let id = started["id"].as_str().unwrap();
+    let pids = || -> Vec<u32> {
+        let text = std::fs::read_to_string(&said).unwrap();
+        text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    };
+    let hooks = wait_for("the hook to run on both workers", || {
+        Some(pids()).filter(|pids| pids.len() == 6)
+    });
+    let workers = processes(world.dir.path(), "muster worker");
+    assert_eq!(workers.len(), 2);
+    let guards: Vec<u32> = workers.iter().flat_map(|worker| children(*worker, "guard")).collect();
+    assert_eq!(guards.len(), 2);
+    for worker in &workers {
+        signal(*worker, "KILL");
+    }
+    let is_gone = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    };
+    wait_for("hooks and guards to be gone", || {
+        hooks.iter().chain(&guards).all(is_gone).then_some(())
+    });
+    wait_for("the run to end", || {
+        (daemon.get(&format!("/api/v1/runs/{id}")).1["stage"] == "Finished").then_some(())
+    });
+    assert_eq!(pids(), hooks, "none was started again");
+}
+
+/// Children of a process, of whichever of its threads, whose command line has this word.
+fn children(parent: u32, word: &str) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).unwrap().flatten();
+    let texts = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let texts: Vec<String> = texts.collect();
+    let words = texts.iter().flat_map(|text| text.split_whitespace());
+    let mut pids: Vec<u32> = words.map(|pid| pid.parse().unwrap()).collect();
+    pids.retain(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|part| part == word.as_bytes())
+    });
+    pids
 }

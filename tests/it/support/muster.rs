@@ -175,6 +175,20 @@ impl Drop for Daemon {
     }
 }
 
+/// Processes below a folder, shims apart, whose command line has these words.
+pub fn processes(folder: &Path, words: &str) -> Vec<u32> {
+    let folder = folder.display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_one = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let inside = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
+        line.contains(words) && !line.contains(" shim ") && (inside || line.contains(&folder))
+    };
+    pids.filter(is_one).collect()
+}
+
 /// Kills every process that was started below a folder: units and workers outlive their daemon on purpose.
 pub fn kill_below(folder: &Path) {
     let folder = folder.display().to_string();
