@@ -4,7 +4,7 @@ use super::exit::Exit;
 use super::output;
 use crate::api::ingest::{Probe, serve};
 use crate::bus::kafka::{Brokers, KafkaConsumer, Mechanism, Sasl, check_topic};
-use crate::ingest::ingest;
+use crate::ingest::{DEFAULT_GROUP, ingest};
 use crate::runtime::clock::Clock;
 use crate::runtime::telemetry;
 use crate::store;
@@ -36,7 +36,7 @@ pub struct IngestArgs {
     #[arg(long, value_name = "NAME", env = "MUSTER_KAFKA_TOPIC")]
     topic: String,
     /// The group it is a member of.
-    #[arg(long, value_name = "NAME", env = "MUSTER_KAFKA_GROUP", default_value = "muster")]
+    #[arg(long, value_name = "NAME", env = "MUSTER_KAFKA_GROUP", default_value = DEFAULT_GROUP)]
     group: String,
     /// Where results are kept: mysql://USER:PASSWORD@HOST:PORT/DATABASE or sqlite://PATH. As MUSTER_STORE or in a file it is not seen in
     /// lists of processes.

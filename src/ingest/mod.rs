@@ -46,6 +46,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// At the end, so much time to store what is held; the rest comes again from the spools.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 
+/// The group of those that are started by hand, unless they are told another.
+pub const DEFAULT_GROUP: &str = "muster";
+
 /// What others may ask of ingest. Cheap to clone.
 #[derive(Clone)]
 pub struct Ingest {

@@ -39,13 +39,21 @@ pub struct Lag {
     pub ends: BTreeMap<i32, u64>,
     /// Partition → the offset before which everything is stored. None yet: the oldest record there is.
     pub committed: BTreeMap<i32, u64>,
+    /// The group has never stored anything.
+    pub is_new: bool,
 }
 
 impl Lag {
     /// Records that are not stored yet.
     pub fn records(&self) -> u64 {
-        let behind = |(partition, end): (&i32, &u64)| end.saturating_sub(*self.committed.get(partition).unwrap_or(&0));
-        self.ends.iter().map(behind).sum()
+        self.before(&self.ends)
+    }
+
+    /// Records before these offsets that are not stored yet.
+    pub fn before(&self, marks: &BTreeMap<i32, u64>) -> u64 {
+        let behind =
+            |(partition, mark): (&i32, &u64)| mark.saturating_sub(*self.committed.get(partition).unwrap_or(&0));
+        marks.iter().map(behind).sum()
     }
 }
 
@@ -133,20 +141,27 @@ async fn make_topic(brokers: &Brokers, spec: &TopicSpec) -> Result<bool, Brokers
 pub async fn lag(brokers: &Brokers, topic: &str, group: &str) -> Result<Lag, BrokersError> {
     let name = topic.to_owned();
     let work = move |consumer: &BaseConsumer<Told>| {
-        let metadata = consumer.fetch_metadata(Some(&name), ASK_DEADLINE)?;
+        let until = Instant::now() + ASK_DEADLINE;
+        // Not nothing, which means for ever.
+        let left = || until.duration_since(Instant::now()).max(Duration::from_millis(1));
+        let metadata = consumer.fetch_metadata(Some(&name), left())?;
         let Some(count) = partitions_of(&metadata, &name) else {
             return Ok(None);
         };
         let mut list = TopicPartitionList::new();
-        let mut lag = Lag::default();
+        let mut lag = Lag {
+            is_new: true,
+            ..Lag::default()
+        };
         for partition in 0..i32::try_from(count).unwrap_or(i32::MAX) {
-            let (start, end) = consumer.fetch_watermarks(&name, partition, ASK_DEADLINE)?;
+            let (start, end) = consumer.fetch_watermarks(&name, partition, left())?;
             lag.ends.insert(partition, end.unsigned_abs());
             lag.committed.insert(partition, start.unsigned_abs());
             list.add_partition(&name, partition);
         }
-        for element in consumer.committed_offsets(list, ASK_DEADLINE)?.elements() {
+        for element in consumer.committed_offsets(list, left())?.elements() {
             if let Offset::Offset(offset) = element.offset() {
+                lag.is_new = false;
                 lag.committed.insert(element.partition(), offset.unsigned_abs());
             }
         }

@@ -4,6 +4,7 @@ use super::context::{Context, Judged};
 use super::hook::run_hook;
 use super::let_go::{done, is_stored, let_go};
 use super::load::{AssignError, assignments};
+use super::marks;
 use super::numbers::{ActedOn, Numbers, event_of, is_past};
 use super::report;
 use crate::control::fleet::{FleetError, StopMode as FleetStop};
@@ -335,6 +336,7 @@ async fn await_delivery(context: &Context) {
 }
 
 async fn seal(context: &Context) {
+    marks::passed(context).await;
     loop {
         match context.shared.parts.ingest.seal(context.run(), Instant::now()).await {
             Ok(_) => return context.tell(Event::Sealed).await,

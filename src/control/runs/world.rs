@@ -1,16 +1,23 @@
 //! What runs need to know of the rest of the daemon: a port, and the daemon's own way to fill it.
 
+use super::pinned::BusPin;
+use crate::bus::kafka::{self, Brokers, Lag};
 use crate::control::reconcile::ReconcilerHandle;
 use crate::control::sync::Published;
+use crate::ingest::DEFAULT_GROUP;
 use crate::runtime::secrets::Secrets;
 use crate::store::Ledger;
+use crate::store::rows::ResultsPin;
 use async_trait::async_trait;
 use muster_core::base::chain::chain;
 use muster_core::model::id::{Digest, Name};
 use muster_core::model::key::Key;
 use muster_core::model::observed::{HealthState, SyncState};
 use muster_core::model::policy::Policy;
+use muster_core::model::resource::Spec;
+use muster_core::model::streaming::IngestCluster;
 use muster_core::model::unit::{ObservedUnit, UnitState};
+use muster_core::topology::ingest_group;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -43,6 +50,12 @@ pub trait World: Send + Sync {
 
     /// Where values of secrets come from.
     fn secrets(&self) -> Arc<dyn Secrets>;
+
+    /// How far whoever takes results from a topic into a database is; `None`: nobody knows who that is.
+    ///
+    /// # Errors
+    /// When the brokers do not answer.
+    async fn lag(&self, bus: &BusPin, database: Option<&ResultsPin>) -> Result<Option<Lag>, String>;
 }
 
 /// The daemon's own.
@@ -124,5 +137,26 @@ impl World for DaemonWorld {
 
     fn secrets(&self) -> Arc<dyn Secrets> {
         Arc::clone(&self.secrets)
+    }
+
+    async fn lag(&self, bus: &BusPin, database: Option<&ResultsPin>) -> Result<Option<Lag>, String> {
+        let brokers = Brokers::of(&bus.external, &*self.secrets).map_err(|error| chain(&error))?;
+        let published = self.reconciler.published().borrow().clone();
+        let resources = published.iter().flat_map(|published| published.desired.resources());
+        let mut ingests = resources.filter_map(|resource| match &resource.spec {
+            Spec::IngestCluster(ingest) => Some(ingest),
+            _ => None,
+        });
+        let is_it = |ingest: &&IngestCluster| {
+            let is_topic = ingest.from.cluster == bus.cluster && ingest.from.topic == bus.topic;
+            is_topic && database.is_some_and(|database| database.cluster == ingest.database)
+        };
+        let own = ingests.find(is_it).map(ingest_group);
+        let group = own.as_deref().unwrap_or(DEFAULT_GROUP);
+        let lag = kafka::lag(&brokers, &bus.topic, group)
+            .await
+            .map_err(|error| chain(&error))?;
+        // Started by hand, in a group of another name.
+        Ok(Some(lag).filter(|lag| own.is_some() || !lag.is_new))
     }
 }

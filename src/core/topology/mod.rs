@@ -141,6 +141,12 @@ fn expand_service(topology: &mut Topology, owner: &Key, service: &Service) {
     add_units(topology, owner, &service.environment, service.replicas, &work);
 }
 
+/// The group that an IngestCluster's replicas are members of: one for each topic and database.
+pub fn ingest_group(ingest: &IngestCluster) -> String {
+    let IngestCluster { from, database, .. } = ingest;
+    format!("muster.{}.{}.{}", from.topic, database.project, database.name)
+}
+
 /// Without its cluster and database nothing is known about its units; the diff then leaves those that run alone.
 fn expand_ingest(topology: &mut Topology, desired: &Desired, owner: &Key, ingest: &IngestCluster) {
     let cluster = desired.get(&ingest.from.cluster).map(|resource| &resource.spec);
@@ -149,10 +155,7 @@ fn expand_ingest(topology: &mut Topology, desired: &Desired, owner: &Key, ingest
         let work = UnitWork::Ingest {
             kafka: cluster.external.clone(),
             topic: ingest.from.topic.clone(),
-            group: format!(
-                "muster.{}.{}.{}",
-                ingest.from.topic, ingest.database.project, ingest.database.name
-            ),
+            group: ingest_group(ingest),
             database: database.url.clone(),
         };
         add_units(topology, owner, &ingest.environment, ingest.replicas, &work);

@@ -127,6 +127,9 @@ async fn s49_a_group_shares_a_topic_and_hands_over_what_has_no_fate() {
     second.close().await;
     let left = lag(&brokers, &topic, "group").await.unwrap();
     assert_eq!((left.records(), left.ends.values().sum::<u64>()), (0, 400), "{left:?}");
+    assert!(!left.is_new);
+    let stranger = lag(&brokers, &topic, "stranger").await.unwrap();
+    assert!(stranger.is_new && stranger.records() == 400, "{stranger:?}");
 }
 
 /// Kafka's client keeps a partition paused that was taken away while nobody took what was read: nothing of it would come ever again.

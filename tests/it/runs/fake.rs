@@ -1,16 +1,19 @@
 //! A world with one plan, and a worker that makes what numbers it is told to.
 
 use async_trait::async_trait;
+use muster::bus::kafka::Lag;
 use muster::control::fleet::door::Pass;
 use muster::control::fleet::{Connection, EndedWhy, Fleet, Hello, Progress, What};
 use muster::control::runs::World;
+use muster::control::runs::pinned::BusPin;
 use muster::control::sync::{ProjectState, Published};
 use muster::runtime::secrets::{ConfiguredSecrets, Secrets};
 use muster::store::Results;
-use muster::store::rows::{Flush, PartOf, SlicePart};
+use muster::store::rows::{Flush, PartOf, ResultsPin, SlicePart};
 use muster_core::measure::histogram::{Histogram, Precision};
 use muster_core::measure::slice::{GeneratorStat, SeriesKey, Stats};
 use muster_core::model::desired::{Desired, ProjectDesired};
+use muster_core::model::environment::{KafkaTopic, WorkerPool};
 use muster_core::model::id::{Digest, Name, Revision, RunId, SessionId, WorkerId};
 use muster_core::model::key::{Key, Kind};
 use muster_core::model::load::{Engine, Executor, Phase, PhaseWork, SyntheticEngine};
@@ -19,9 +22,9 @@ use muster_core::model::policy::Policy;
 use muster_core::model::resource::{Annotations, Meta, Origin, Resource, Spec};
 use muster_core::model::schedule::Timing;
 use muster_core::model::service::SecretRef;
-use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine};
+use muster_core::model::streaming::{DatabaseCluster, DatabaseEngine, ExternalKafka, KafkaCluster};
 use muster_core::model::unit::ObservedUnit;
-use muster_core::topology::local_pool;
+use muster_core::topology::{local_environment, local_environment_spec, local_pool_spec};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,6 +39,17 @@ pub fn plan_key() -> Key {
 pub fn cluster_key() -> Key {
     let name = Name::new("results").unwrap();
     Key::new(Name::default_project(), Kind::DatabaseCluster, name)
+}
+
+fn kafka_key() -> Key {
+    let name = Name::new("metrics").unwrap();
+    Key::new(Name::default_project(), Kind::KafkaCluster, name)
+}
+
+/// A pool whose workers send to Kafka.
+pub fn bus_pool() -> Key {
+    let name = Name::new("crew").unwrap();
+    Key::new(Name::default_project(), Kind::WorkerPool, name)
 }
 
 pub fn plan() -> TestPlan {
@@ -78,6 +92,8 @@ pub fn plan() -> TestPlan {
 pub struct FakeWorld {
     published: watch::Sender<Option<Arc<Published>>>,
     policy: Mutex<Arc<Policy>>,
+    /// How far ingest is, and how often somebody asked.
+    pub lag: Mutex<(Option<Lag>, u32)>,
 }
 
 impl FakeWorld {
@@ -90,6 +106,7 @@ impl FakeWorld {
         let world = Self {
             published: watch::channel(None).0,
             policy: Mutex::new(Arc::new(policy)),
+            lag: Mutex::default(),
         };
         world.publish(plan);
         Arc::new(world)
@@ -113,23 +130,46 @@ impl FakeWorld {
             digest,
             rendered: serde_json::Value::Null,
         };
-        let cluster = Resource {
-            meta: Meta {
-                key: cluster_key(),
-                ..resource.meta.clone()
+        let database = Spec::DatabaseCluster(DatabaseCluster {
+            engine: DatabaseEngine::Mariadb,
+            url: SecretRef {
+                name: "results".to_owned(),
+                key: None,
             },
-            spec: Spec::DatabaseCluster(DatabaseCluster {
-                engine: DatabaseEngine::Mariadb,
-                url: SecretRef {
-                    name: "results".to_owned(),
-                    key: None,
-                },
+        });
+        let kafka = Spec::KafkaCluster(KafkaCluster {
+            external: ExternalKafka {
+                bootstrap_servers: vec!["nowhere:9092".to_owned()],
+                secret: None,
+            },
+            topics: Vec::new(),
+        });
+        let pool = Spec::WorkerPool(WorkerPool {
+            bus: Some(KafkaTopic {
+                cluster: kafka_key(),
+                topic: "frames".to_owned(),
             }),
-            ..resource.clone()
+            ..local_pool_spec()
+        });
+        let others = [
+            (cluster_key(), database),
+            (kafka_key(), kafka),
+            (bus_pool(), pool),
+            (local_environment(), Spec::Environment(local_environment_spec())),
+        ];
+        let other = |(key, spec): (Key, Spec)| {
+            let mut other = Resource {
+                spec,
+                ..resource.clone()
+            };
+            other.meta.key = key.clone();
+            (key, Arc::new(other))
         };
+        let mut resources: BTreeMap<_, _> = others.into_iter().map(other).collect();
+        resources.insert(plan_key(), Arc::new(resource));
         let project = ProjectDesired {
             revision: revision.clone(),
-            resources: BTreeMap::from([(plan_key(), Arc::new(resource)), (cluster_key(), Arc::new(cluster))]),
+            resources,
         };
         let state = ProjectState {
             observed: revision.clone(),
@@ -160,7 +200,7 @@ impl World for FakeWorld {
     }
 
     async fn check_ready(&self, key: &Key) -> Result<(), String> {
-        match *key == cluster_key() {
+        match [cluster_key(), kafka_key()].contains(key) {
             true => Ok(()),
             false => Err("it is not there".to_owned()),
         }
@@ -180,6 +220,12 @@ impl World for FakeWorld {
 
     fn secrets(&self) -> Arc<dyn Secrets> {
         Arc::new(ConfiguredSecrets::default())
+    }
+
+    async fn lag(&self, _: &BusPin, _: Option<&ResultsPin>) -> Result<Option<Lag>, String> {
+        let mut lag = self.lag.lock().unwrap();
+        lag.1 += 1;
+        Ok(lag.0.clone())
     }
 }
 
@@ -214,15 +260,22 @@ pub fn worker_id(number: u128) -> WorkerId {
     WorkerId(Uuid::from_u128(1_000 + number))
 }
 
-/// Dials in as a worker of the local pool and does what it is told until the connection is over.
-pub async fn work(fleet: Fleet, results: Arc<dyn Results>, id: WorkerId, act: Act, memory: Arc<Mutex<Memory>>) {
+/// Dials in as a worker of a pool and does what it is told until the connection is over.
+pub async fn work(
+    fleet: Fleet,
+    pool: Key,
+    results: Arc<dyn Results>,
+    id: WorkerId,
+    act: Act,
+    memory: Arc<Mutex<Memory>>,
+) {
     let held = memory.lock().unwrap().held;
     let hello = Hello {
         worker: id,
         unit: None,
         host: "here".to_owned(),
         address: None,
-        pool: local_pool(),
+        pool,
         version: "test".to_owned(),
         threads: 1,
         allows_commands: false,
@@ -304,7 +357,7 @@ fn over(connection: &Connection, run: RunId, memory: &Mutex<Memory>, why: EndedW
 }
 
 /// Stores seconds with ten requests each and, where it is the last of them, the session's end, as ingest would.
-async fn store(
+pub async fn store(
     results: &dyn Results,
     run: RunId,
     memory: &Mutex<Memory>,

@@ -2,6 +2,7 @@
 
 mod elsewhere;
 mod fake;
+mod kafka;
 mod retention;
 
 use crate::support::eventually;
@@ -15,6 +16,7 @@ use muster::store::rows::Overlay;
 use muster::store::{Stores, open};
 use muster_core::measure::threshold::{parse_expression, parse_key};
 use muster_core::model::id::RunId;
+use muster_core::model::key::Key;
 use muster_core::model::load::{Executor, PhaseWork};
 use muster_core::model::plan::{FailurePolicy, Hook, HookAction, HookWhen, OnChange, TestPlan};
 use muster_core::model::run::TriggerKind;
@@ -74,9 +76,14 @@ impl Bench {
     }
 
     fn worker(&self, act: Act) {
+        self.worker_of(local_pool(), act);
+    }
+
+    fn worker_of(&self, pool: Key, act: Act) {
         let results = Arc::clone(&self.stores.results);
         tokio::spawn(work(
             self.fleet.clone(),
+            pool,
             results,
             worker_id(0),
             act,
