@@ -84,6 +84,9 @@ impl IngestArgs {
 
     fn brokers(&self) -> Result<Brokers> {
         let sasl = match &self.username {
+            None if self.password_file.is_some() || std::env::var_os("MUSTER_KAFKA_PASSWORD").is_some() => {
+                bail!("a password for kafka needs --username or MUSTER_KAFKA_USERNAME")
+            }
             None => None,
             Some(username) => {
                 let Some(mechanism) = Mechanism::parse(&self.mechanism) else {

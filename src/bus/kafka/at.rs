@@ -26,11 +26,23 @@ pub enum AddressError {
     /// There is no such way to show a password.
     #[error("`{0}` is no mechanism of SASL: PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 are")]
     Mechanism(String),
+    /// Half of what SASL needs: who asks for a user is not to be left without.
+    #[error(
+        "secret `{secret}` has `{has}` and no `{lacks}`: kafka's clients prove themselves with both, or with neither"
+    )]
+    Half {
+        /// The secret.
+        secret: String,
+        /// What is there.
+        has: &'static str,
+        /// What is not.
+        lacks: &'static str,
+    },
 }
 
 impl Brokers {
     /// The brokers of a cluster that somebody else runs. Values of its secret are `username` and `password` (SASL), `mechanism` (default
-    /// SCRAM-SHA-512) and `ca` (PEM; turns TLS on); what it does not hold is not used.
+    /// SCRAM-SHA-512) and `ca` (PEM; turns TLS on); what it does not hold is not used, but a user without a password is an error.
     ///
     /// # Errors
     /// When a value cannot be read or is none.
@@ -56,13 +68,27 @@ impl Brokers {
                 username,
                 password,
             }),
-            _ => None,
+            (None, None) => None,
+            (username, _) => return Err(half(external, username.is_some())),
         };
         Ok(Self {
             bootstrap_servers: external.bootstrap_servers.clone(),
             sasl,
             ca: shown(value("ca")?),
         })
+    }
+}
+
+fn half(external: &ExternalKafka, has_user: bool) -> AddressError {
+    let (has, lacks) = match has_user {
+        true => ("username", "password"),
+        false => ("password", "username"),
+    };
+    let secret = external.secret.as_ref();
+    AddressError::Half {
+        secret: secret.map(|secret| secret.name.clone()).unwrap_or_default(),
+        has,
+        lacks,
     }
 }
 
@@ -146,7 +172,13 @@ mod tests {
             key: None,
         });
         let write = |key: &str, value: &str| std::fs::write(folder.path().join(key), value).unwrap();
+        write("password", "hunter2\n");
+        let half = Brokers::of(&external, &secrets).unwrap_err().to_string();
+        assert!(half.contains("`kafka` has `password` and no `username`"), "{half}");
         write("username", "me\n");
+        std::fs::remove_file(folder.path().join("password")).unwrap();
+        let half = Brokers::of(&external, &secrets).unwrap_err().to_string();
+        assert!(half.contains("`kafka` has `username` and no `password`"), "{half}");
         write("password", "hunter2\n");
         let brokers = Brokers::of(&external, &secrets).unwrap();
         let sasl = brokers.sasl.unwrap();

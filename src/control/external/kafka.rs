@@ -1,6 +1,6 @@
 //! Topics of a Kafka cluster that somebody else runs: whether they are as wanted, and making those that are missing.
 
-use crate::bus::kafka::{Brokers, BrokersError, Shape, TopicSpec, check_topic, ensure_topic, topics};
+use crate::bus::kafka::{AddressError, Brokers, BrokersError, Shape, TopicSpec, check_topic, ensure_topic, topics};
 use crate::runtime::secrets::Secrets;
 use muster_core::base::chain::chain;
 use muster_core::base::units::counted;
@@ -10,7 +10,14 @@ use std::collections::BTreeMap;
 
 /// Looks at a cluster and its topics.
 pub(super) async fn look(cluster: &KafkaCluster, secrets: &dyn Secrets) -> Result<ExternalSight, String> {
-    let brokers = Brokers::of(&cluster.external, secrets).map_err(|error| chain(&error))?;
+    let brokers = match Brokers::of(&cluster.external, secrets) {
+        Ok(brokers) => brokers,
+        // Not a matter of time: somebody has to mend the secret.
+        Err(error @ (AddressError::Half { .. } | AddressError::Mechanism(_))) => {
+            return Ok(ExternalSight::Unfit { summary: chain(&error) });
+        }
+        Err(error) => return Err(chain(&error)),
+    };
     let found = topics(&brokers).await.map_err(|error| chain(&error))?;
     judge(cluster, &brokers, &found).await
 }

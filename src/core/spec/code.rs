@@ -131,6 +131,8 @@ codes! {
     NoIngest = 419,
     /// An environment whose provider cannot hold this kind.
     WrongEnvironment = 420,
+    /// A topic whose results go to another database.
+    TopicTaken = 421,
     /// A file that is not in the repository.
     FileNotFound = 501,
     /// A path that leaves the repository.

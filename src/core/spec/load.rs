@@ -2,12 +2,13 @@
 
 use super::code::Code;
 use super::cycle::cycles;
-use super::diagnostic::{Diagnostic, Span};
+use super::diagnostic::{Diagnostic, Severity, Span};
 use super::files::Contents;
 use super::glob::Ignore;
 use super::index::{Good, Index};
 use super::lower::Lower;
 use super::parse::{Document, Parsed, parse};
+use super::topics::{Taken, taken_twice};
 use super::tree::shown;
 use super::{Cache, Files, Loaded, ProjectLoad};
 use crate::model::id::Name;
@@ -64,6 +65,7 @@ pub fn load(files: &Files, policy: &Policy, cache: &mut Cache) -> Loaded {
         index.resources.extend(lowered);
     }
     report_cycles(&index, &mut loaded);
+    report_topics(&index, &mut loaded);
     for (key, resource) in index.resources {
         if let Some(project) = loaded.projects.get_mut(&key.project) {
             project.resources.insert(key, resource);
@@ -226,6 +228,25 @@ fn report_cycles(index: &Index<'_>, loaded: &mut Loaded) {
             error.key = Some(key.clone());
             report(loaded, project, vec![error]);
         }
+    }
+}
+
+/// One topic, one database. What a project does breaks no other one: there it is a warning.
+fn report_topics(index: &Index<'_>, loaded: &mut Loaded) {
+    for Taken { by, ingest, first, to } in taken_twice(&index.resources) {
+        let Some(document) = index.heads.get(by) else { continue };
+        let text = format!(
+            "{first} takes topic `{}` of {} to {to} already: each of the two would read all results and refuse the other's",
+            ingest.from.topic, ingest.from.cluster
+        );
+        let place = document.root.place("/spec/databaseCluster");
+        let mut error = Diagnostic::error(Code::TopicTaken, &document.file, place, text)
+            .hint("give each database a topic of its own, and a WorkerPool that sends to it");
+        if by.project != first.project {
+            error.severity = Severity::Warning;
+        }
+        error.key = Some(by.clone());
+        report(loaded, &by.project, vec![error]);
     }
 }
 

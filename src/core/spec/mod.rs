@@ -17,7 +17,8 @@ pub mod schema;
 pub mod settings;
 mod structure;
 mod template;
-pub mod tree;
+pub mod topics;
+mod tree;
 #[allow(dead_code, reason = "fields that are refused exist for the schema and its messages")]
 mod wire;
 

@@ -4,13 +4,16 @@ use super::{Lower, at};
 use crate::model::environment::{KafkaTopic, ProviderSpec};
 use crate::model::key::{Key, Kind};
 use crate::model::plan::TestPlan;
+use crate::model::service::SecretRef;
 use crate::model::streaming::{DatabaseCluster, DatabaseEngine, ExternalKafka, IngestCluster, KafkaCluster, Topic};
 use crate::spec::code::Code;
 use crate::spec::hint::did_you_mean;
 use crate::spec::tree::shown;
 use crate::spec::wire::scalar::{ReferenceText, TopicText};
+use crate::spec::wire::service::SecretRef as WireSecret;
 use crate::spec::wire::streaming::{
-    DatabaseClusterSpec, DatabaseEngine as WireEngine, IngestClusterSpec, KafkaClusterSpec, Topic as WireTopic,
+    DatabaseClusterSpec, DatabaseEngine as WireEngine, IngestClusterSpec, KafkaClusterSpec, SecretName,
+    Topic as WireTopic,
 };
 use std::collections::BTreeMap;
 
@@ -19,6 +22,15 @@ const CONFIG_KEY_BYTES_MAX: usize = 255;
 const CONFIG_VALUE_BYTES_MAX: usize = 4_096;
 
 impl Lower<'_, '_> {
+    /// A Kafka cluster's secret has keys of its own, so none of them is picked.
+    fn kafka_secret(&mut self, wire: &SecretName) -> SecretRef {
+        let wire = WireSecret {
+            name: wire.name.clone(),
+            key: None,
+        };
+        self.secret("/spec/external/secretRef", &wire)
+    }
+
     /// Lowers a KafkaCluster.
     pub(super) fn kafka_cluster(&mut self, wire: &KafkaClusterSpec) -> KafkaCluster {
         let names = wire.topics.iter().map(|topic| topic.name.0.as_str());
@@ -39,7 +51,7 @@ impl Lower<'_, '_> {
         KafkaCluster {
             external: ExternalKafka {
                 bootstrap_servers: servers.map(|server| server.0.clone()).collect(),
-                secret: secret.map(|secret| self.secret("/spec/external/secretRef", secret)),
+                secret: secret.map(|secret| self.kafka_secret(secret)),
             },
             topics,
         }
@@ -164,11 +176,18 @@ impl Lower<'_, '_> {
             self.error_hint("/spec/pool", Code::NoDatabase, text, hint);
             return;
         };
-        if !self
-            .index
-            .ingests()
-            .any(|ingest| ingest.from == bus && ingest.database == *database)
-        {
+        let readers = || self.index.ingests().filter(|ingest| ingest.from == bus);
+        if readers().any(|ingest| ingest.database == *database) {
+            return;
+        }
+        if let Some(other) = readers().next() {
+            let text = format!(
+                "topic `{}` of {}, which the pool sends to, is taken to {} and not to {database}",
+                bus.topic, bus.cluster, other.database
+            );
+            let hint = "write that database, or a pool that sends to a topic of its own";
+            self.error_hint("/spec/results/databaseCluster", Code::TopicTaken, text, hint);
+        } else {
             let text = format!(
                 "no IngestCluster reads topic `{}` of {} into {database}: `muster ingest` must be started by hand",
                 bus.topic, bus.cluster

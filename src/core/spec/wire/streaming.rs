@@ -39,7 +39,14 @@ wire! {
         pub bootstrap_servers: Vec<ServerText>,
         /// A secret of the settings with the keys `username` and `password` (SASL), `mechanism` (`PLAIN`, `SCRAM-SHA-256` or
         /// `SCRAM-SHA-512`, the default), and `ca` (PEM; turns TLS on). Absent: plain text, and nobody asks.
-        pub secret_ref: Option<SecretRef>,
+        pub secret_ref: Option<SecretName>,
+    }
+
+    /// A secret of the settings whose values have fixed names.
+    pub struct SecretName {
+        /// The secret's name in the settings.
+        #[schemars(length(min = 1, max = 253))]
+        pub name: String,
     }
 
     /// A topic.
