@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Apache Kafka 4.1.2 from its jars on Maven Central: three brokers that are controllers too. Plain text on 127.0.0.1:19092 to 19094;
 # SASL over TLS on localhost:19098 to 19100 (user muster, password muster, by PLAIN or SCRAM; its CA is STATE/kafka/ca.pem).
-# KAFKA_PORT moves these nine ports, KAFKA_BROKERS makes it fewer brokers.
+# KAFKA_PORT moves these nine ports, KAFKA_BROKERS makes it fewer brokers, KAFKA_HOST is another address of this machine for plain text.
 #
 #   kafka.sh kill STATE [N]    kill -9 of broker N, or of all
 #   kafka.sh start STATE [N]   starts broker N again, or all that are down, and waits until it answers
@@ -9,6 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 alone kafka
 home=$state/kafka
 port=${KAFKA_PORT:-19092}
+host=${KAFKA_HOST:-127.0.0.1}
 brokers=${KAFKA_BROKERS:-3}
 chosen=${3:-}
 version=4.1.2
@@ -91,8 +92,8 @@ configure() {
 process.roles=broker,controller
 node.id=$i
 controller.quorum.voters=$(IFS=,; echo "${voters[*]}")
-listeners=PLAIN://127.0.0.1:$(client_port "$i"),CONTROLLER://127.0.0.1:$(controller_port "$i"),SECURE://127.0.0.1:$(secure_port "$i")
-advertised.listeners=PLAIN://127.0.0.1:$(client_port "$i"),SECURE://localhost:$(secure_port "$i")
+listeners=PLAIN://$host:$(client_port "$i"),CONTROLLER://127.0.0.1:$(controller_port "$i"),SECURE://127.0.0.1:$(secure_port "$i")
+advertised.listeners=PLAIN://$host:$(client_port "$i"),SECURE://localhost:$(secure_port "$i")
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
 inter.broker.listener.name=PLAIN
@@ -145,25 +146,25 @@ run() {
 }
 
 # Whether a broker answers and sees all that are to be there.
-answering() { kcat -L -b "127.0.0.1:$(client_port "$1")" -m 2 2>/dev/null | grep -q "^ $brokers brokers:"; }
+answering() { kcat -L -b "$host:$(client_port "$1")" -m 2 2>/dev/null | grep -q "^ $brokers brokers:"; }
 ready() { until_ready "$home/$1/log" "$home/$1/pid" "$home/$1/" answering "$1"; }
 
 up() {
   install
   # Ours, or that of another checkout.
   answering 1 && answering "$brokers" && return
-  [ -e "$home" ] || ! kcat -L -b "127.0.0.1:$port" -m 1 >/dev/null 2>&1 ||
-    { say "another kafka answers on 127.0.0.1:$port, with fewer brokers"; exit 1; }
+  [ -e "$home" ] || ! kcat -L -b "$host:$port" -m 1 >/dev/null 2>&1 ||
+    { say "another kafka answers on $host:$port, with fewer brokers"; exit 1; }
   make
   start
-  say "$brokers brokers ready from 127.0.0.1:$port"
+  say "$brokers brokers ready from $host:$port"
 }
 
 start() {
   local i
   for i in ${chosen:-$(seq "$brokers")}; do run "$i"; done
   for i in ${chosen:-$(seq "$brokers")}; do
-    if [ "$chosen" ]; then until_ready "$home/$i/log" "$home/$i/pid" "$home/$i/" kcat -L -b "127.0.0.1:$(client_port "$i")" -m 2; else ready "$i"; fi
+    if [ "$chosen" ]; then until_ready "$home/$i/log" "$home/$i/pid" "$home/$i/" kcat -L -b "$host:$(client_port "$i")" -m 2; else ready "$i"; fi
   done
 }
 

@@ -1,9 +1,11 @@
-//! The kill matrix: in the steady phase of a real run over a real Kafka into a real MariaDB something dies, and afterwards the report
-//! says what the target's own log says.
+//! The kill matrix: in the steady phase of a real run over a real Kafka into a real MariaDB something dies, or a network is cut, and
+//! afterwards the report says what the target's own log says.
 //!
 //! `make test` runs the cells that no other test has (`flow::kafka` kills an ingest and each broker, `flow::survival` the daemon) with short
 //! outages, `make chaos` all of them with long ones.
 
+mod cut;
+mod network;
 mod scene;
 
 use scene::{Scene, Victim};

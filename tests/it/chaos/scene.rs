@@ -210,7 +210,7 @@ impl Scene {
 }
 
 /// Like `wait_for`, for what takes an outage and what follows it.
-fn wait_for_long(what: &str, mut look: impl FnMut() -> Option<()>) {
+pub fn wait_for_long(what: &str, mut look: impl FnMut() -> Option<()>) {
     for _ in 0..4 {
         let begun = Instant::now();
         while begun.elapsed() < crate::support::PATIENCE {

@@ -48,14 +48,21 @@ pub async fn make(brokers: &Brokers, name: &str, partitions: u32) {
 /// A cluster of three brokers; stopped and removed when dropped.
 pub struct Cluster {
     folder: tempfile::TempDir,
+    host: &'static str,
     port: u16,
 }
 
 impl Cluster {
     /// Makes one and starts it.
     pub fn start() -> Self {
+        Self::start_on("127.0.0.1")
+    }
+
+    /// Makes one that answers on another address of this machine.
+    pub fn start_on(host: &'static str) -> Self {
         let cluster = Self {
             folder: tempfile::tempdir().unwrap(),
+            host,
             port: free_block(),
         };
         cluster.script(&["up"], &[]);
@@ -64,7 +71,7 @@ impl Cluster {
 
     /// All brokers' addresses.
     pub fn servers(&self) -> String {
-        let address = |index: u16| format!("127.0.0.1:{}", self.port + index);
+        let address = |index: u16| format!("{}:{}", self.host, self.port + index);
         [0, 1, 2].map(address).join(",")
     }
 
@@ -101,6 +108,7 @@ impl Cluster {
             .arg(self.folder.path())
             .args(rest)
             .env("KAFKA_PORT", self.port.to_string())
+            .env("KAFKA_HOST", self.host)
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stderr);

@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 /// A running nginx; stopped when dropped.
 pub struct Nginx {
-    /// Its port on 127.0.0.1.
+    /// Its port.
     pub port: u16,
+    host: &'static str,
     dir: PathBuf,
     child: Child,
 }
@@ -16,6 +17,11 @@ pub struct Nginx {
 impl Nginx {
     /// Starts one in a folder; `locations` go into its server block.
     pub fn start(dir: &Path, locations: &str) -> Self {
+        Self::start_on("127.0.0.1", dir, locations)
+    }
+
+    /// Starts one that answers on another address of this machine.
+    pub fn start_on(host: &'static str, dir: &Path, locations: &str) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let port = free_port();
         let user = if nix::unistd::geteuid().is_root() {
@@ -29,7 +35,7 @@ impl Nginx {
              http {{\n  log_format plain '$status $request_method $uri';\n  access_log access.log plain;\n\
              client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n\
              keepalive_requests 10000000;\n\
-             server {{ listen 127.0.0.1:{port} backlog=4096; {locations} }} }}\n"
+             server {{ listen {host}:{port} backlog=4096; {locations} }} }}\n"
         );
         std::fs::write(dir.join("nginx.conf"), conf).unwrap();
         let child = Command::new("/usr/sbin/nginx")
@@ -50,16 +56,17 @@ impl Nginx {
             });
         let nginx = Self {
             port,
+            host,
             dir: dir.to_owned(),
             child,
         };
-        wait_for("nginx to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
+        wait_for("nginx to listen", || TcpStream::connect((host, port)).ok());
         nginx
     }
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}:{}", self.host, self.port)
     }
 
     /// How many requests it has logged.
