@@ -16,7 +16,7 @@ test: lint parts ## Everything that must hold; starts MariaDB, MySQL 8 and Kafka
 	$(CARGO) test --workspace --locked
 
 chaos: parts ## The whole kill matrix with outages of 20 s, and ten times as many simulated histories
-	$(CARGO) test --locked --test it -- --ignored chaos::
+	$(CARGO) test --locked --test it -- --ignored --test-threads=1 chaos::
 	MUSTER_SEEDS=0..15000 $(CARGO) test --locked --lib -- simulation
 
 build: ## An optimised binary at target/release/muster

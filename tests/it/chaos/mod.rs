@@ -85,8 +85,28 @@ fn s49_whatever_dies_for_a_moment_the_numbers_are_the_targets_own() {
     run_all(Duration::from_secs(3), &victims);
 }
 
-#[test]
-#[ignore = "minutes of outages: make chaos"]
-fn s49_whatever_dies_for_twenty_seconds_the_numbers_are_the_targets_own() {
-    run_all(Duration::from_secs(20), &Victim::ALL);
+/// Each by itself, so that one that fails says which it was, and can be tried again.
+mod twenty_seconds {
+    use super::{Victim, run_all};
+    use std::time::Duration;
+
+    macro_rules! cells {
+        ($($name:ident: $victim:ident,)+) => {$(
+            #[test]
+            #[ignore = "a long outage: make chaos"]
+            fn $name() {
+                run_all(Duration::from_secs(20), &[Victim::$victim]);
+            }
+        )+};
+    }
+
+    cells! {
+        s49_one_ingest_of_three: Ingest,
+        s42_the_daemon: Daemon,
+        s49_the_broker_that_leads: LeadingBroker,
+        s49_all_brokers: AllBrokers,
+        s49_the_database: Database,
+        s49_all_ingests_and_the_daemon: IngestsAndDaemon,
+        s50_a_worker: Worker,
+    }
 }

@@ -68,18 +68,6 @@ pub enum Victim {
     Worker,
 }
 
-impl Victim {
-    pub const ALL: [Self; 7] = [
-        Self::Ingest,
-        Self::Daemon,
-        Self::LeadingBroker,
-        Self::AllBrokers,
-        Self::Database,
-        Self::IngestsAndDaemon,
-        Self::Worker,
-    ];
-}
-
 /// Everything a run over Kafka needs.
 pub struct Scene {
     daemon: Daemon,
