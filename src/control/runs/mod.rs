@@ -7,7 +7,6 @@ mod hook;
 mod let_go;
 mod live;
 mod load;
-mod marks;
 mod numbers;
 mod on_workers;
 mod perform;

@@ -1,10 +1,11 @@
 //! Performs the effects of a run. Each may be begun again by another daemon, and is given up when its state is left.
 
+mod marks;
+
 use super::context::{Context, Judged};
 use super::hook::run_hook;
 use super::let_go::{done, is_stored, let_go};
 use super::load::{AssignError, assignments};
-use super::marks;
 use super::numbers::{ActedOn, Numbers, event_of, is_past};
 use super::report;
 use crate::control::fleet::{FleetError, StopMode as FleetStop};

@@ -1,9 +1,9 @@
 //! The last wait before results are closed: where they travel through Kafka, ingest first reads what the topic held when delivery was over,
 //! so that a slow ingest makes no run Partial (promise 50).
 
-use super::context::Context;
-use super::let_go::is_stored;
 use crate::bus::kafka::Lag;
+use crate::control::runs::context::Context;
+use crate::control::runs::let_go::is_stored;
 use muster_core::base::units::counted;
 use muster_core::model::run::Severity;
 use std::collections::BTreeMap;
