@@ -4,7 +4,7 @@
 pub mod machine;
 pub mod server;
 
-use muster_core::measure::slice::{SeriesKey, Stats};
+use muster_core::measure::slice::{Second, SeriesKey, Stats};
 use muster_core::model::id::{Name, RunId};
 use muster_core::model::load::{
     Body, Engine, Executor, HttpEngine, HttpOptions, LoadPlan, Method, Phase, PhaseWork, Request, Scenario, Segment,
@@ -92,8 +92,8 @@ pub struct Measured {
     pub worst_lag_p99: Duration,
 }
 
-/// Runs a job to its end; `each` sees the number of every second that passed.
-pub fn run(job: Job, mut each: impl FnMut(u32)) -> Measured {
+/// Runs a job to its end; `each` sees every second that passed.
+pub fn run(job: Job, mut each: impl FnMut(&Second)) -> Measured {
     let mut running = prepare(job).expect("a job that can be run").start(Instant::now());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -115,7 +115,7 @@ pub fn run(job: Job, mut each: impl FnMut(u32)) -> Measured {
             measured.arrivals += second.generator.arrivals.values().sum::<u64>();
             let lag = Duration::from_nanos(second.generator.lag_p99_ns);
             measured.worst_lag_p99 = measured.worst_lag_p99.max(lag);
-            each(second.second);
+            each(&second);
         }
     });
     measured

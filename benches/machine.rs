@@ -1,7 +1,7 @@
 //! The machine under a benchmark: a network of its own, pinned processes, CPU time and memory.
 
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
-use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::resource::{Resource, Usage, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::unistd::{Pid, Uid};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -25,6 +25,29 @@ pub fn private_network() {
     } else {
         eprintln!("not root: on the shared loopback, all rates are lower by connection tracking");
     }
+}
+
+/// Gives the calling thread, and those it starts from here on, a descriptor table of its own: the limit on open files holds for each table.
+///
+/// Between two tables a descriptor's number means nothing, so a thread must not wake a runtime of another table (a waker writes to a descriptor): only std's
+/// channels, locks and atomics pass. A runtime of tokio must have stood before, because its watch for signals is the process's.
+pub fn own_descriptors() {
+    unshare(CloneFlags::CLONE_FILES).expect("a descriptor table needs no rights");
+}
+
+/// Raises the limit on open files as far as it goes, and says how far that is.
+pub fn open_files() -> u64 {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit that exists");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a limit may be raised to the hard one");
+    hard
+}
+
+/// TCP sockets of this network namespace that listen or are connected.
+pub fn tcp_sockets() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/net/sockstat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP: inuse "));
+    let sockets = line.and_then(|line| line.split(' ').next()?.parse().ok());
+    sockets.unwrap_or(0)
 }
 
 /// This program again, with other arguments, on a core of its own.

@@ -56,9 +56,9 @@ fn generate(address: &str, [users, think, seconds]: [u64; 3]) {
     let (from, to) = (think as u32 + 1, seconds as u32 - 2);
     let measured = run(job, |second| {
         most = most.max(machine::own_memory());
-        if second == from {
+        if second.second == from {
             begin = machine::own_cpu();
-        } else if second == to {
+        } else if second.second == to {
             used = machine::own_cpu() - begin;
         }
     });

@@ -3,7 +3,7 @@
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,12 @@ fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
 
 /// A listener on a free port of loopback.
 pub fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listen_on(Ipv4Addr::LOCALHOST)
+}
+
+/// A listener on a free port of an address.
+pub fn listen_on(address: Ipv4Addr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((address, 0)).expect("a free port");
     let address = listener.local_addr().expect("a bound socket");
     (listener, address)
 }

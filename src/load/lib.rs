@@ -7,6 +7,7 @@ mod arrivals;
 mod control;
 mod deck;
 mod engine;
+mod files;
 mod http;
 mod lane;
 mod pacing;

@@ -225,6 +225,11 @@ impl Recorder {
         self.own_drops[phase] += u64::from(late);
     }
 
+    /// A request of this second that failed for what the generator lacks: its second does not count (promise 45).
+    pub(crate) fn own_failure(&mut self, series: usize) {
+        self.own_drops[series / self.series.per_phase] += 1;
+    }
+
     pub(crate) fn arrivals(&mut self, phase: usize, now: Instant, count: u64) {
         if now >= self.border {
             self.rotate(now);

@@ -2,6 +2,7 @@
 
 use crate::control::{Command, Control};
 use crate::engine::{EngineError, Script};
+use crate::files::{self, TooMany};
 use crate::lane::{self, IdleLane, LaneMessage, Start};
 use crate::recorder::{LaneSecond, Series};
 use muster_core::lifecycle::share::{part_in, share};
@@ -42,6 +43,19 @@ pub enum PrepareError {
     /// The plan asks for what the engine cannot do.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// More users than the process may have open files.
+    #[error(
+        "{users} users need {needed} open files, and this process may have {limit}: use more workers, or raise its hard limit \
+         (LimitNOFILE= of systemd, --ulimit nofile= of docker, ulimit -Hn)"
+    )]
+    Files {
+        /// This worker's share.
+        users: u64,
+        /// One each, and what the generator needs beside.
+        needed: u64,
+        /// The hard limit.
+        limit: u64,
+    },
     /// No runtime: the process may open no further descriptor or thread.
     #[error("starting a load thread")]
     Thread(#[source] std::io::Error),
@@ -101,6 +115,15 @@ impl Shared {
         rest().next().is_some() && rest().all(|phase| self.part(phase).is_none())
     }
 
+    /// Most users this worker has in a phase.
+    fn most_users(&self) -> u64 {
+        let users = self.plan.phases.iter().filter_map(|phase| {
+            let part = self.part(phase)?;
+            Some(share(executor(&phase.work)?.peak_vus(), part))
+        });
+        users.max().unwrap_or(0)
+    }
+
     /// Takes one of the worker's shared iterations of a phase.
     pub(crate) fn take_iteration(&self, phase: usize, all: u64) -> bool {
         let own = self.part(&self.plan.phases[phase]).map_or(0, |part| share(all, part));
@@ -153,6 +176,11 @@ pub fn prepare(job: Job) -> Result<Prepared, PrepareError> {
         script,
         plan: job.plan,
     });
+    if let Script::Http(_) = &shared.script {
+        let users = shared.most_users();
+        let refused = |TooMany { needed, limit }| PrepareError::Files { users, needed, limit };
+        files::provide(users, threads as u64).map_err(refused)?;
+    }
     let lanes = (0..threads as u32).map(|index| lane::spawn(shared.clone(), index));
     let lanes = lanes.collect::<Result<_, _>>().map_err(PrepareError::Thread)?;
     Ok(Prepared { lanes })

@@ -369,7 +369,8 @@ pub struct GeneratorStat {
     pub memory_bytes: u64,
     /// Arrivals by phase: iterations due, or, where users decide, begun; 0 where users are at work and none began another.
     pub arrivals: BTreeMap<String, u64>,
-    /// Arrivals dropped for the generator's own reasons (no user free while its lag was large), by phase.
+    /// Arrivals dropped, and requests that failed, for the generator's own reasons (no user free while its lag was large; no open
+    /// file or local port left for a connection), by phase.
     pub own_drops: BTreeMap<String, u64>,
 }
 

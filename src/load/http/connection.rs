@@ -68,7 +68,7 @@ impl Connection {
             let address = addresses[lane.next_address() % addresses.len()];
             let tcp = TcpStream::connect(address)
                 .await
-                .map_err(|error| Broken::new(ErrorKind::Connect, error.to_string()))?;
+                .map_err(|error| Broken::connect(&error))?;
             let _ = tcp.set_nodelay(true);
             let connected = Instant::now();
             timings.connecting += connected - resolved;

@@ -280,6 +280,9 @@ impl HttpUser {
                 sample.failed = true;
                 let mut recorder = step.scope.lane.recorder.borrow_mut();
                 recorder.error(step.series, at, broken.kind, &broken.text);
+                if broken.own {
+                    recorder.own_failure(step.series);
+                }
                 None
             }
         };

@@ -8,7 +8,7 @@ use muster_core::model::load::{
     Segment, Template, TemplatePart, TlsOptions, Users,
 };
 use muster_core::model::policy::TargetRules;
-use muster_load::{Command, Job, Report, Running, prepare};
+use muster_load::{Command, Job, Prepared, Report, Running, prepare};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -343,8 +343,13 @@ pub fn run(job: Job) -> Outcome {
 }
 
 /// Runs a job to its end, with a look at each report.
-pub fn run_with(job: Job, mut look: impl FnMut(&Running, &Report)) -> Outcome {
-    let mut running = prepare(job).expect("a job that can be run").start(Instant::now());
+pub fn run_with(job: Job, look: impl FnMut(&Running, &Report)) -> Outcome {
+    run_prepared(prepare(job).expect("a job that can be run"), look)
+}
+
+/// The same from there on.
+pub fn run_prepared(prepared: Prepared, mut look: impl FnMut(&Running, &Report)) -> Outcome {
+    let mut running = prepared.start(Instant::now());
     runtime().block_on(async {
         let mut outcome = Outcome::default();
         loop {
