@@ -187,7 +187,7 @@ struct Held {
     cpu: f64,
 }
 
-/// Looks at the kernel's count of connections, at memory and CPU, until the second before the last is over.
+/// Looks at the kernel's count of connections, at memory and CPU, until every table has told a second shortly before the last, which is cut.
 fn watch(seconds: &Receiver<TableSecond>, users: u64, tables: u64, begin: Instant, last: u32) -> Held {
     let mut held = Held {
         opened: None,
@@ -197,14 +197,18 @@ fn watch(seconds: &Receiver<TableSecond>, users: u64, tables: u64, begin: Instan
         cpu: 0.0,
     };
     let mut used = Duration::ZERO;
-    let (mut from, mut requests) = (u32::MAX, 0);
+    let (mut from, to) = (u32::MAX, last.saturating_sub(2));
+    let (mut requests, mut told) = (0, 0);
     let mut looked = begin;
     loop {
         match seconds.recv_timeout(LOOK) {
-            Ok((second, _)) if second + 2 >= last => break,
-            Ok((second, made)) if second >= from => requests += made,
+            Ok((second, made)) if (from..to).contains(&second) => requests += made,
+            Ok((second, _)) if second == to => told += 1,
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if told == tables {
+            break;
         }
         if looked.elapsed() < LOOK {
             continue;
@@ -226,7 +230,7 @@ fn watch(seconds: &Receiver<TableSecond>, users: u64, tables: u64, begin: Instan
     }
     if let Some(opened) = held.opened {
         held.cpu = (machine::own_cpu() - used).as_secs_f64() / opened.elapsed().as_secs_f64();
-        held.rate = requests as f64 / f64::from(last.saturating_sub(2 + from).max(1));
+        held.rate = requests as f64 / f64::from(to.saturating_sub(from).max(1));
     }
     held
 }
