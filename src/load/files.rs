@@ -16,8 +16,8 @@ pub(crate) struct TooMany {
     pub(crate) limit: u64,
 }
 
-/// Raises the process's limit to what so many users need, where it is lower. A user to whom the target's redirects give further connections may need more: what then
-/// fails is the generator's own failure, see [`is_own`].
+/// Raises the process's limit to twice what so many users need, where it is lower and may be: users of a phase that is over may still be there when the next begins,
+/// and redirects give a user further connections. What fails for want of a file none the less is the generator's own failure, see [`is_own`].
 ///
 /// # Errors
 /// Where they need more than the process may have.
@@ -25,15 +25,14 @@ pub(crate) fn provide(users: u64, threads: u64) -> Result<(), TooMany> {
     let needed = users.saturating_add(threads * PER_THREAD + REST);
     let limits = getrlimit(Resource::RLIMIT_NOFILE);
     let (soft, hard) = limits.expect("a limit that the kernel has, read into memory of ours");
-    if needed <= soft {
-        return Ok(());
-    }
-    // No further than needed: programs that a worker starts inherit it, and some go through all numbers up to the limit.
-    let raised = needed <= hard && setrlimit(Resource::RLIMIT_NOFILE, needed, hard).is_ok();
-    if raised {
+    // No further: programs that a worker starts inherit it, and some go through all numbers up to the limit.
+    let wanted = needed.saturating_mul(2).min(hard);
+    let raised = wanted > soft && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
+    let limit = if raised { wanted } else { soft };
+    if needed <= limit {
         Ok(())
     } else {
-        Err(TooMany { needed, limit: hard })
+        Err(TooMany { needed, limit })
     }
 }
 
