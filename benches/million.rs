@@ -125,8 +125,12 @@ fn generate(users: u64, [think, hold]: [Duration; 2], ports: &[u16]) {
         held.opened.map_or(f64::NAN, |at| (at - begin).as_secs_f64()),
         "s",
     );
+    figure("p3_cpu_to_open", held.cpu_to_open.as_secs_f64(), "s");
     figure("p3_requests", all.requests as f64, "requests");
     figure("p3_errors", all.failed as f64, "requests");
+    for (kind, error) in &all.errors {
+        eprintln!("{} times {}: {}", error.count, kind.as_str(), error.sample);
+    }
     figure("p3_memory", held.memory as f64 / 1e6, "MB");
     figure("p3_memory_per_user", held.memory as f64 / users as f64 / 1e3, "kB");
     figure("p3_requests_per_second", held.rate, "1/s");
@@ -177,6 +181,8 @@ fn table(job: Job, seconds: &Sender<TableSecond>) -> Stats {
 /// What was seen while all users were there.
 struct Held {
     opened: Option<Instant>,
+    /// CPU time until then.
+    cpu_to_open: Duration,
     /// Fewest connections.
     open: u64,
     /// Most memory, in bytes.
@@ -191,12 +197,12 @@ struct Held {
 fn watch(seconds: &Receiver<TableSecond>, users: u64, tables: u64, begin: Instant, last: u32) -> Held {
     let mut held = Held {
         opened: None,
+        cpu_to_open: Duration::ZERO,
         open: 0,
         memory: 0,
         rate: 0.0,
         cpu: 0.0,
     };
-    let mut used = Duration::ZERO;
     let (mut from, to) = (u32::MAX, last.saturating_sub(2));
     let (mut requests, mut told) = (0, 0);
     let mut looked = begin;
@@ -223,13 +229,13 @@ fn watch(seconds: &Receiver<TableSecond>, users: u64, tables: u64, begin: Instan
             held.open = open;
             if open >= users {
                 held.opened = Some(looked);
-                used = machine::own_cpu();
+                held.cpu_to_open = machine::own_cpu();
                 from = (looked - begin).as_secs() as u32 + 1;
             }
         }
     }
     if let Some(opened) = held.opened {
-        held.cpu = (machine::own_cpu() - used).as_secs_f64() / opened.elapsed().as_secs_f64();
+        held.cpu = (machine::own_cpu() - held.cpu_to_open).as_secs_f64() / opened.elapsed().as_secs_f64();
         held.rate = requests as f64 / f64::from(to.saturating_sub(from).max(1));
     }
     held

@@ -1,6 +1,7 @@
 //! The stub server: one thread, epoll, one answer to everything, so that the generator and not the server is what is measured.
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: stub\r\nContent-Type: text/plain\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok";
 
+/// Connections that wait to be accepted: as many as the kernel allows by default.
+const BACKLOG: i32 = 4_096;
 /// The events of the listener.
 const LISTENER: u64 = u64::MAX;
 
@@ -81,6 +84,8 @@ pub fn listen() -> (TcpListener, SocketAddr) {
 /// A listener on a free port of an address.
 pub fn listen_on(address: Ipv4Addr) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((address, 0)).expect("a free port");
+    // The library's own 128 are full while the thread is late by half a second, and who is turned away asks again after 1, 3, 7 … s.
+    SockRef::from(&listener).listen(BACKLOG).expect("it listens already");
     let address = listener.local_addr().expect("a bound socket");
     (listener, address)
 }

@@ -8,6 +8,7 @@ use muster_load::{PrepareError, prepare};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit};
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -44,7 +45,12 @@ fn crowd_server(users: usize, addresses: u8) -> (Vec<String>, Arc<Counts>) {
     let counted = counts.clone();
     thread::spawn(move || {
         unshare(CloneFlags::CLONE_FILES).expect("a table of one's own");
-        let listen = |net: u8| TcpListener::bind(format!("127.0.{net}.1:0")).expect("a free port");
+        let listen = |net: u8| {
+            let listener = TcpListener::bind(format!("127.0.{net}.1:0")).expect("a free port");
+            // With the library's own 128 most users would be turned away at first, and ask again a second later.
+            SockRef::from(&listener).listen(4_096).expect("it listens already");
+            listener
+        };
         let listeners: Vec<TcpListener> = (0..addresses).map(listen).collect();
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound socket");
         let urls = listeners.iter().map(|listener| format!("http://{}", address(listener)));
