@@ -76,7 +76,7 @@ async fn coming(state: &ApiState, filter: &SlotFilter) -> Result<Vec<Value>, Api
             (fire.at, slot)
         }));
     }
-    found.sort_by(|left, right| right.0.cmp(&left.0));
+    found.sort_by_key(|slot| std::cmp::Reverse(slot.0));
     Ok(found.into_iter().map(|(_, slot)| slot).collect())
 }
 

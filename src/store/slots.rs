@@ -51,7 +51,7 @@ impl SqlLedger {
         transaction!(self.db, |tx| {
             let sql = "SELECT run FROM slot WHERE plan = ? AND slot = ?";
             let rows = tx.rows(sql, &values![&slot.plan, slot.slot]).await?;
-            let run_of = |row: &Row| Ok(row.bytes_or_null(0)?);
+            let run_of = |row: &Row| row.bytes_or_null(0);
             if let Some(found) = read_all("slot", &rows, run_of)?.pop() {
                 // Its own, where the answer of a commit was lost.
                 return Ok(found.as_deref() == Some(run.identity.id.0.as_bytes()));
