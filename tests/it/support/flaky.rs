@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use muster::store::rows::{
     Appended, ChangesetRow, EventFilter, EventRow, Flush, HookRow, Inserted, Overlay, ProjectRow, RejectRow, RunFilter,
-    RunRow, RunWorkerRow, SessionRow, SlicePart,
+    RunRow, RunWorkerRow, ScheduleRow, SessionRow, SlicePart, SlotFilter, SlotRow,
 };
 use muster::store::{Ledger, Result, Results, StoreError, Stores};
 use muster_core::model::id::{Name, RunId};
@@ -109,6 +109,12 @@ forward! { Ledger of ledger:
     overlays() -> Vec<Overlay>;
     put_overlay(overlay: &Overlay) -> ();
     delete_overlay(plan: &Key) -> ();
+    schedules() -> Vec<(Key, ScheduleRow)>;
+    delete_schedule(plan: &Key) -> ();
+    put_slots(plan: &Key, rows: &[SlotRow], schedule: &ScheduleRow) -> ();
+    start_slot(slot: &SlotRow, run: &RunRow, schedule: &ScheduleRow) -> bool;
+    end_slot(row: &SlotRow) -> ();
+    slots(filter: &SlotFilter) -> Vec<SlotRow>;
     append_event(event: &Event) -> u64;
     events(filter: &EventFilter) -> Vec<EventRow>;
     insert_run(row: &RunRow) -> Inserted;
