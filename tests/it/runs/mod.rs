@@ -4,6 +4,7 @@ mod elsewhere;
 mod fake;
 mod kafka;
 mod retention;
+mod schedule;
 
 use crate::support::eventually;
 use crate::support::flaky::{Mode, Switch, flaky};
@@ -40,6 +41,7 @@ struct Bench {
     runs: Runs,
     demand: watch::Receiver<PoolDemand>,
     memory: Arc<Mutex<Memory>>,
+    clock: Clock,
 }
 
 impl Bench {
@@ -48,10 +50,14 @@ impl Bench {
     }
 
     async fn on(stores: Stores, plan: TestPlan) -> Self {
+        Self::at(stores, plan, Clock::system()).await
+    }
+
+    async fn at(stores: Stores, plan: TestPlan, clock: Clock) -> Self {
         let (stores, switch) = flaky(stores);
         let folder = tempfile::tempdir().unwrap();
         let world = FakeWorld::new(plan);
-        let (fleet, runs, demand) = daemon(1, &stores, &world, &folder);
+        let (fleet, runs, demand) = daemon(1, &stores, &world, &folder, &clock);
         Self {
             stores,
             switch,
@@ -61,13 +67,14 @@ impl Bench {
             runs,
             demand,
             memory: Arc::default(),
+            clock,
         }
     }
 
     /// The daemon dies without a word and another one takes over.
     async fn restart(&mut self) {
         self.runs.shutdown().await;
-        let (fleet, runs, demand) = daemon(2, &self.stores, &self.world, &self.folder);
+        let (fleet, runs, demand) = daemon(2, &self.stores, &self.world, &self.folder, &self.clock);
         (self.fleet, self.runs, self.demand) = (fleet, runs, demand);
         assert_eq!(self.runs.adopt().await.unwrap(), 1);
         // Nothing else has run on this thread yet: the reconciler's first look would see this, and no worker is superfluous.
@@ -115,8 +122,9 @@ fn daemon(
     stores: &Stores,
     world: &Arc<FakeWorld>,
     folder: &tempfile::TempDir,
+    clock: &Clock,
 ) -> (Fleet, Runs, watch::Receiver<PoolDemand>) {
-    let clock = Clock::system();
+    let clock = clock.clone();
     let fleet = Fleet::new(epoch, clock.clone());
     let (handle, _intake) = ingest(Arc::clone(&stores.results), clock.clone());
     let (sender, demand) = watch::channel(PoolDemand::default());

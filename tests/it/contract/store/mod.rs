@@ -2,11 +2,12 @@
 
 mod kept;
 mod killed;
-mod ledger;
+pub mod ledger;
 mod paths;
 pub mod results;
 mod routed;
 mod server;
+mod slots;
 mod unfit;
 
 use muster::store::{Stores, open};
