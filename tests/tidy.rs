@@ -14,7 +14,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("measure", &["base", "model"]),
     ("lifecycle", &["base", "model"]),
     ("schedule", &["base", "model"]),
-    ("spec", &["base", "model", "measure"]),
+    ("spec", &["base", "model", "measure", "schedule"]),
     ("topology", &["base", "model"]),
     ("diff", &["base", "model", "topology"]),
     ("report", &["base", "model", "measure"]),

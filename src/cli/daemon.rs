@@ -96,6 +96,7 @@ impl Options {
     /// When the SQLite file has no folder.
     pub fn of_folder(settings: Option<Settings>, policy: Policy) -> Result<Self> {
         let folder = || Settings {
+            time_zone: None,
             source: SourceSettings {
                 from: SourceFrom::Directory { path: ".".to_owned() },
                 path: ".".to_owned(),

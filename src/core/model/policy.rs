@@ -2,6 +2,7 @@
 
 use super::id::Name;
 use super::key::{Key, Kind};
+use super::schedule::Zone;
 use crate::base::units;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,23 @@ pub struct Policy {
     /// Whether the lists of targets are known. Where plans are read without the settings that a daemon will hold them to, what they
     /// aim at is not judged; requests are held to the lists all the same (promise 60).
     pub targets_known: bool,
+    /// Whose clocks a plan follows that names no time zone.
+    #[serde(default)]
+    pub time_zone: DefaultZone,
     /// Deletions above this share of a project's high-water mark need leave, 0 to 1 (promise 21).
     pub deletion_max_share: f64,
+}
+
+/// The time zone of plans that name none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DefaultZone {
+    /// The settings name one.
+    Is(Zone),
+    /// The settings name none: plans must.
+    Required,
+    /// The settings are not known. Plans are read as if it were UTC, with a warning.
+    #[default]
+    Unknown,
 }
 
 /// What one project may do.
@@ -101,6 +117,7 @@ impl Policy {
             projects: BTreeMap::from([(Name::default_project(), project)]),
             process_enabled: false,
             targets_known: true,
+            time_zone: DefaultZone::Required,
             deletion_max_share: 0.3,
         }
     }
@@ -111,6 +128,7 @@ impl Policy {
     pub fn foreground(extra_targets: &[String]) -> Self {
         let mut policy = Self::closed();
         policy.process_enabled = true;
+        policy.time_zone = DefaultZone::Unknown;
         for project in policy.projects.values_mut() {
             project.targets.allow = ["localhost", "127.0.0.0/8", "::1"]
                 .into_iter()
@@ -126,6 +144,7 @@ impl Policy {
         Self {
             process_enabled: true,
             targets_known: false,
+            time_zone: DefaultZone::Unknown,
             ..Self::closed()
         }
     }

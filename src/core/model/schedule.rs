@@ -34,6 +34,11 @@ impl Zone {
         }
     }
 
+    /// UTC.
+    pub fn utc() -> Self {
+        Self::new("UTC").expect("the database that is compiled in has UTC")
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
@@ -157,6 +162,14 @@ pub struct Timing {
     pub failure_budget: Option<FailureBudget>,
     /// Empty: any time. They bind starts by hand too.
     pub windows: Vec<Window>,
+}
+
+impl Timing {
+    /// Whose clocks its schedule and windows follow; `None` where it has neither.
+    pub fn zone(&self) -> Option<&Zone> {
+        let window = self.windows.first().map(|window| &window.schedule);
+        self.schedule.as_ref().or(window).map(|schedule| &schedule.zone)
+    }
 }
 
 impl Default for Timing {

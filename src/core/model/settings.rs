@@ -2,7 +2,8 @@
 
 use super::id::Name;
 use super::key::{Key, Kind};
-use super::policy::{Caps, Policy, ProjectPolicy, SecretRules, TargetRules};
+use super::policy::{Caps, DefaultZone, Policy, ProjectPolicy, SecretRules, TargetRules};
+use super::schedule::Zone;
 use super::service::SecretRef;
 use crate::base::units;
 use core::net::SocketAddr;
@@ -43,6 +44,8 @@ pub struct Settings {
     /// How long details of runs are kept where their plan says nothing.
     #[serde(with = "units::duration")]
     pub retention: Duration,
+    /// Whose clocks plans follow that name no time zone.
+    pub time_zone: Option<Zone>,
 }
 
 /// Where plans come from.
@@ -173,6 +176,7 @@ impl Settings {
             projects,
             process_enabled: self.process_enabled,
             targets_known: true,
+            time_zone: self.time_zone.clone().map_or(DefaultZone::Required, DefaultZone::Is),
             deletion_max_share: self.deletion_max_share,
         }
     }

@@ -133,6 +133,20 @@ codes! {
     WrongEnvironment = 420,
     /// A topic whose results go to another database.
     TopicTaken = 421,
+    /// Not a five-field cron expression.
+    BadSchedule = 422,
+    /// A schedule that never fires.
+    NeverFires = 423,
+    /// Not a time zone of the IANA database.
+    UnknownZone = 424,
+    /// A schedule or windows whose time zone nobody names.
+    NoZone = 425,
+    /// Windows that no run of the plan ever fits.
+    NeverFits = 426,
+    /// A pool starts workers later than load may need.
+    ShortLeadTime = 427,
+    /// A field that means nothing without a schedule.
+    NoSchedule = 428,
     /// A file that is not in the repository.
     FileNotFound = 501,
     /// A path that leaves the repository.

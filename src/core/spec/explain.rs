@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_says_so() {
-        assert!(!explain("testplan.spec.schedule").expect("a field").supported);
+        assert!(!explain("testplan.spec.approvals").expect("a field").supported);
         assert!(!explain("Campaign").expect("a kind").supported);
         assert!(explain("testplan.spec.target").expect("a field").supported);
     }

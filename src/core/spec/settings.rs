@@ -6,7 +6,7 @@ mod overrides;
 use super::code::Code;
 use super::diagnostic::{Diagnostic, Span};
 use super::hint::did_you_mean;
-use super::lower::at;
+use super::lower::{at, zone};
 use super::schema::of_settings;
 use super::structure;
 use super::tree::{Content, Node, read, shown};
@@ -15,6 +15,7 @@ use crate::base::units::format_duration;
 use crate::model::id::Name;
 use crate::model::key::{Key, Kind};
 use crate::model::policy::Caps;
+use crate::model::schedule::Zone;
 use crate::model::service::SecretRef;
 use crate::model::settings::{
     ProjectSettings, Role, SecretSource, Settings, SourceFrom, SourceSettings, TlsFiles, Token,
@@ -155,6 +156,7 @@ impl Lower<'_> {
         let projects = self.projects(wire.projects.as_deref().unwrap_or_default(), &caps, &secrets);
         let tokens = self.tokens(&wire.tokens, &projects, &secrets);
         let join = self.join(&wire.join, &projects, &secrets);
+        let time_zone = wire.time_zone.as_deref().and_then(|name| self.zone(name));
         let percent = wire
             .deletion_guard
             .as_ref()
@@ -177,6 +179,7 @@ impl Lower<'_> {
             secrets,
             deletion_max_share: f64::from(percent) / 100.0,
             retention: wire.retention.as_ref().map_or(RETENTION, |retention| retention.runs.0),
+            time_zone,
         })
     }
 
@@ -298,6 +301,16 @@ impl Lower<'_> {
             let guess = did_you_mean(name, secrets.keys().map(String::as_str));
             let text = format!("`secrets` has no `{}`", shown(name));
             self.error(pointer, Code::UndefinedReference, text).hint = guess;
+        }
+    }
+
+    fn zone(&mut self, name: &str) -> Option<Zone> {
+        match zone(name) {
+            Ok(zone) => Some(zone),
+            Err(problem) => {
+                self.error("/timeZone", Code::UnknownZone, problem.message).hint = Some(problem.hint);
+                None
+            }
         }
     }
 

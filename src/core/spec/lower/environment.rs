@@ -88,7 +88,9 @@ impl Lower<'_, '_> {
             min,
             max,
             ready_timeout,
-            lead_time: Duration::ZERO,
+            lead_time: provisioning
+                .and_then(|provisioning| provisioning.lead_time.as_ref())
+                .map_or(Duration::ZERO, |span| span.0),
             keep_warm: provisioning
                 .and_then(|provisioning| provisioning.keep_warm.as_ref())
                 .map_or(Duration::ZERO, |span| span.0),

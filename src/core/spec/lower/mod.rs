@@ -8,7 +8,10 @@ mod plan;
 mod service;
 mod streaming;
 mod thresholds;
+mod timing;
 mod urls;
+
+pub(super) use timing::zone;
 
 use super::code::Code;
 use super::diagnostic::{Diagnostic, Severity};

@@ -6,7 +6,6 @@ use crate::model::environment::{Capacity, EnvironmentLimits, ProviderSpec};
 use crate::model::key::{Key, Kind};
 use crate::model::load::{DataFile, DataMode, Phase, PhaseWork};
 use crate::model::plan::{AutoStop, OnChange, PlanLimits, Suspend, Target, TestPlan, Validity};
-use crate::model::schedule::Timing;
 use crate::spec::code::Code;
 use crate::spec::wire::plan::{
     AutoStop as WireAutoStop, DataFile as WireData, DataMode as WireMode, OnChange as WireOnChange,
@@ -52,7 +51,7 @@ impl Lower<'_, '_> {
         let database =
             database.map(|reference| self.reference("/spec/results/databaseCluster", reference, &[kind], Some(kind)));
         let plan = TestPlan {
-            timing: Timing::default(),
+            timing: self.timing(wire),
             description: wire.description.clone(),
             suspend: wire.suspend.as_ref().map(|suspend| Suspend {
                 reason: suspend.reason.clone(),
@@ -89,6 +88,8 @@ impl Lower<'_, '_> {
         self.within(&plan, &carried);
         self.enough_rows(&plan, &carried.one);
         self.way_of_results(&plan);
+        self.fits_windows(&plan, wire);
+        self.lead_time(&plan);
         Some(plan)
     }
 

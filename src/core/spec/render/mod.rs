@@ -118,7 +118,11 @@ fn worker_pool(meta: &Meta, pool: &WorkerPool) -> Value {
     fields.set("workers", json!({"min": pool.min, "max": pool.max}));
     fields.set(
         "provisioning",
-        json!({"readyTimeout": duration(pool.ready_timeout), "keepWarm": duration(pool.keep_warm)}),
+        json!({
+            "leadTime": duration(pool.lead_time),
+            "readyTimeout": duration(pool.ready_timeout),
+            "keepWarm": duration(pool.keep_warm),
+        }),
     );
     fields.set("orphanTimeout", duration(pool.orphan_timeout));
     fields.optional("bus", bus);

@@ -8,6 +8,7 @@ use crate::model::load::{
 };
 use crate::model::plan::{FailurePolicy, Hook, HookAction, HookWhen, OnChange, PlanLimits, Target, TestPlan};
 use crate::model::resource::Meta;
+use crate::model::schedule::{ConcurrencyPolicy, Timing, WindowKind, Zone};
 use crate::model::threshold::{AbortRule, RuleAction, Threshold};
 use crate::spec::template;
 use serde_json::{Map, Value, json};
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 pub(super) fn spec(meta: &Meta, plan: &TestPlan) -> Value {
     let mut fields = Fields::new();
     fields.optional("description", plan.description.clone());
+    timing(&mut fields, &plan.timing);
     fields.optional(
         "suspend",
         plan.suspend.as_ref().map(|suspend| {
@@ -82,6 +84,39 @@ pub(super) fn spec(meta: &Meta, plan: &TestPlan) -> Value {
     results.optional("retention", plan.retention.map(duration));
     fields.unless_empty("results", results.done());
     fields.done()
+}
+
+fn timing(fields: &mut Fields, timing: &Timing) {
+    if let Some(schedule) = &timing.schedule {
+        fields.set("schedule", schedule.cron.as_str());
+        fields.set("startingDeadlineSeconds", timing.starting_deadline.as_secs());
+        let policy = match timing.concurrency_policy {
+            ConcurrencyPolicy::Forbid => "Forbid",
+            ConcurrencyPolicy::Replace => "Replace",
+            ConcurrencyPolicy::Allow => "Allow",
+        };
+        fields.set("concurrencyPolicy", policy);
+    }
+    fields.optional("timeZone", timing.zone().map(Zone::name));
+    fields.optional(
+        "failureBudget",
+        timing
+            .failure_budget
+            .map(|budget| json!({"consecutiveFailures": budget.consecutive_failures})),
+    );
+    let windows = timing.windows.iter().map(|window| {
+        let kind = match window.kind {
+            WindowKind::Allow => "Allow",
+            WindowKind::Deny => "Deny",
+        };
+        let mut fields = Fields::new();
+        fields.set("kind", kind);
+        fields.set("schedule", window.schedule.cron.as_str());
+        fields.set("duration", duration(window.duration));
+        fields.optional("reason", window.reason.clone());
+        fields.done()
+    });
+    fields.unless_empty("windows", windows.collect());
 }
 
 fn data_mode(mode: DataMode) -> &'static str {

@@ -113,8 +113,9 @@ wire! {
 
     /// How long workers may take and stay.
     pub struct Provisioning {
-        /// How far ahead of a slot workers are started.
-        pub lead_time: Option<Unsupported>,
+        /// How far ahead of a slot workers are started, so that load begins at its instant: `readyTimeout` and the plans' PreRun hooks fit
+        /// into it. Default 0s.
+        pub lead_time: Option<Span>,
         /// How long workers may take to be ready before the run ends as Error(infrastructure). Default 5m.
         pub ready_timeout: Option<Span>,
         /// How long workers stay after the last run that used them. Default 0s.

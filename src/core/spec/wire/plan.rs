@@ -13,22 +13,30 @@ wire! {
     pub struct TestPlanSpec {
         /// For people.
         pub description: Option<String>,
-        /// Five-field cron expression.
-        pub schedule: Option<Unsupported>,
-        /// The schedule's time zone.
-        pub time_zone: Option<Unsupported>,
-        /// How late a slot may start.
-        pub starting_deadline_seconds: Option<Unsupported>,
-        /// What a slot does while a run goes on.
-        pub concurrency_policy: Option<Unsupported>,
+        /// When it runs: a cron expression of minute, hour, day of month, month, day of week, such as `30 2 * * 6#1` (the first Saturday of
+        /// the month). Absent: by hand only.
+        #[schemars(length(min = 1, max = 500))]
+        pub schedule: Option<String>,
+        /// Whose clocks `schedule` and `windows` follow: an IANA name such as `Asia/Shanghai`. Needed with them, unless the settings name a
+        /// default.
+        #[schemars(length(min = 1, max = 100))]
+        pub time_zone: Option<String>,
+        /// Load of a slot begins at most so many seconds after its instant; an older slot is Missed. Default 600.
+        #[schemars(range(min = 1, max = 2_678_400))]
+        pub starting_deadline_seconds: Option<u32>,
+        /// What a slot does while the plan's last run is not over: Forbid (default) skips the slot, Replace stops the old run first, Allow
+        /// runs both.
+        pub concurrency_policy: Option<ConcurrencyPolicy>,
         /// Holds the plan back: a start is an error.
         pub suspend: Option<Suspend>,
         /// A commit that changes the plan starts a run.
         pub run_on_change: Option<Unsupported>,
         /// Failures after which the schedule stops.
-        pub failure_budget: Option<Unsupported>,
-        /// Allowed and denied hours.
-        pub windows: Option<Unsupported>,
+        pub failure_budget: Option<FailureBudget>,
+        /// When runs may be, and when not. Deny beats Allow, the whole run must fit, and starts by hand are bound too.
+        #[serde(default)]
+        #[schemars(length(max = 100))]
+        pub windows: Vec<Window>,
         /// By whose leave.
         pub approvals: Option<Unsupported>,
         /// What is aimed at.
@@ -71,6 +79,27 @@ wire! {
         pub notifications: Option<Unsupported>,
         /// What is kept of a run.
         pub results: Option<Results>,
+    }
+
+    /// How many runs may fail before the schedule stops.
+    pub struct FailureBudget {
+        /// Runs in a row that end as Failed, Aborted, Error or Invalid. A new revision of the plan or `muster resume` arms the schedule again.
+        #[schemars(range(min = 1, max = 1_000))]
+        pub consecutive_failures: u32,
+    }
+
+    /// A time in which runs may, or may not, be.
+    pub struct Window {
+        /// Allow or Deny.
+        pub kind: WindowKind,
+        /// When it begins: a cron expression in the plan's time zone.
+        #[schemars(length(min = 1, max = 500))]
+        pub schedule: String,
+        /// How long it lasts from there.
+        pub duration: Span,
+        /// Why, for people.
+        #[schemars(length(min = 1, max = 1_000))]
+        pub reason: Option<String>,
     }
 
     /// Holds a plan back.
@@ -259,6 +288,25 @@ word_enum! {
     /// The only word that stands for an object.
     pub enum Disabled {
         "Disabled" => Disabled,
+    }
+    refused: [];
+}
+
+word_enum! {
+    /// What a slot does while the plan's last run is not over.
+    pub enum ConcurrencyPolicy {
+        "Forbid" => Forbid,
+        "Replace" => Replace,
+        "Allow" => Allow,
+    }
+    refused: [];
+}
+
+word_enum! {
+    /// Whether a window opens or closes.
+    pub enum WindowKind {
+        "Allow" => Allow,
+        "Deny" => Deny,
     }
     refused: [];
 }

@@ -51,8 +51,9 @@ wire! {
         pub deletion_guard: Option<DeletionGuard>,
         /// How long things are kept.
         pub retention: Option<Retention>,
-        /// Default time zone of schedules.
-        pub time_zone: Option<Unsupported>,
+        /// The time zone of plans that name none: an IANA name such as `Asia/Shanghai`.
+        #[schemars(length(min = 1, max = 100))]
+        pub time_zone: Option<String>,
     }
 
     /// Where plans come from: `url` or `directory`.
