@@ -173,7 +173,7 @@ impl World {
                 self.wall_offset += SignedDuration::from_secs(by);
             }
             5..=6 => self.wall_offset = SignedDuration::ZERO,
-            7..=9 => self.edit(),
+            7..=9 | 19..=22 => self.edit(),
             10..=13 => self.restart(),
             14..=18 => self.hold(),
             _ => (),
@@ -190,7 +190,18 @@ impl World {
     fn edit(&mut self) {
         let (cron, zone) = CRONS[self.random.below(CRONS.len() as u64) as usize];
         let index = self.random.below(self.plans.len() as u64) as usize;
-        self.plans[index].timing.schedule = Some(schedule(cron, zone));
+        let now = self.plans[index]
+            .timing
+            .schedule
+            .clone()
+            .expect("every plan here has one");
+        // Another text for the same slots: what was decided ahead must not be decided again.
+        let (first, rest) = now.cron.as_str().split_once(' ').expect("five fields");
+        self.plans[index].timing.schedule = Some(match self.random.one_in(2) {
+            true => schedule(cron, zone),
+            false if rest.starts_with(' ') => schedule(&format!("{first}{rest}"), now.zone.name()),
+            false => schedule(&format!("{first}  {rest}"), now.zone.name()),
+        });
     }
 
     fn hold(&mut self) {

@@ -149,6 +149,27 @@ fn s31_a_window_that_never_fits_the_run_is_found() {
     assert!(fits(&[frozen], hour).is_err());
 }
 
+/// A run as long as its window has one instant to begin at, a longer one none.
+#[test]
+fn a_run_may_fill_its_window() {
+    let nights = [window(WindowKind::Allow, "0 1 * * *", "5h", "")];
+    let stretches = |duration| {
+        let free = free(
+            &nights,
+            at("2026-12-05T00:00:00+08:00"),
+            at("2026-12-06T00:00:00+08:00"),
+            parse_duration(duration).expect("one"),
+        );
+        free.iter()
+            .map(|stretch| (stretch.from, stretch.until))
+            .collect::<Vec<_>>()
+    };
+    let opens = at("2026-12-05T01:00:00+08:00");
+    assert_eq!(stretches("5h"), [(opens, opens)]);
+    assert_eq!(stretches("5h1ms"), []);
+    assert_eq!(stretches("3h"), [(opens, at("2026-12-05T03:00:00+08:00"))]);
+}
+
 fn any_window() -> impl Strategy<Value = Window> {
     let crons = prop_oneof![
         (0_u8..24).prop_map(|hour| format!("0 {hour} * * *")),
