@@ -6,13 +6,14 @@ use super::error::ApiError;
 use super::extract::{Json, Path, Query};
 use super::views;
 use super::workers;
+use crate::control::news::News;
 use crate::control::runs::{Blocked, Runs, StartRequest};
 use crate::store::rows::{RunFilter, RunRow};
 use axum::extract::State;
 use axum::http::StatusCode;
 use muster_core::model::id::{Name, RunId};
 use muster_core::model::key::{Key, Kind};
-use muster_core::model::run::TriggerKind;
+use muster_core::model::run::{Severity, TriggerKind};
 use muster_core::model::settings::Role;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -90,6 +91,7 @@ pub struct StartBody {
     scale: Option<f64>,
     #[serde(default)]
     smoke: bool,
+    override_windows: Option<String>,
 }
 
 /// Starts a run. An id that is known already is that run, not another (promise 34).
@@ -100,13 +102,26 @@ pub async fn start(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let plan = plan_key(&body.plan)?;
     caller.require(Role::Operator, Some(&plan.project))?;
+    if let Some(reason) = &body.override_windows {
+        caller.require(Role::Admin, None)?;
+        if reason.trim().is_empty() {
+            return Err(ApiError::bad_request("windows are overridden with a reason"));
+        }
+    }
     let request = StartRequest {
+        override_windows: body.override_windows.clone(),
         id: body.id,
         scale: body.scale,
         smoke: body.smoke,
-        ..StartRequest::new(plan, TriggerKind::Manual, caller.name)
+        ..StartRequest::new(plan.clone(), TriggerKind::Manual, caller.name.clone())
     };
     let id = state.live()?.runs.start(request).await.map_err(blocked)?;
+    if let Some(reason) = body.override_windows {
+        let message = format!("{} started run {id} against the plan's windows: {reason}", caller.name);
+        let news = News::new(state.stores.ledger.clone(), state.clock.clone());
+        news.about_resource(&plan, Severity::Warning, "WindowsOverridden", &message)
+            .await;
+    }
     Ok((StatusCode::CREATED, Json(json!({"id": id}))))
 }
 
@@ -265,6 +280,8 @@ fn blocked(blocked: Blocked) -> ApiError {
             .hint(format!("`muster resume plan/{}/{}` clears it", plan.project, plan.name)),
         Blocked::NotEnoughWorkers { .. } => ApiError::conflict("Blocked", message)
             .hint("`muster worker --join HOST:PORT --token-file FILE` on another machine brings one; `muster get workers` shows them"),
+        Blocked::OutsideWindow { .. } => ApiError::conflict("Blocked", message)
+            .hint("`muster forecast` shows when it fits; an admin may `muster start … --override-windows REASON`"),
         Blocked::Project { .. }
         | Blocked::NotReady { .. }
         | Blocked::TooFewRows { .. }

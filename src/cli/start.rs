@@ -30,6 +30,9 @@ pub struct StartArgs {
     /// One user, one iteration of each scenario, thresholds not judged.
     #[arg(long)]
     smoke: bool,
+    /// Start outside the plan's windows, for this reason, which is kept; only an admin may.
+    #[arg(long, value_name = "REASON")]
+    override_windows: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -61,8 +64,8 @@ struct WaitArgs {
 pub async fn run(args: &StartArgs, global: &Global) -> Result<Exit> {
     let key = target::plan(&args.plan.word())?;
     let scale = args.scale.as_deref().map(super::run::scale).transpose()?;
-    let body =
-        json!({"plan": format!("{}/{}", key.project, key.name), "id": args.id, "scale": scale, "smoke": args.smoke});
+    let body = json!({"plan": format!("{}/{}", key.project, key.name), "id": args.id, "scale": scale, "smoke": args.smoke,
+            "overrideWindows": args.override_windows});
     begin(&client(global)?, "/api/v1/runs", &body, &args.wait).await
 }
 

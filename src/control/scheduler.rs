@@ -568,6 +568,7 @@ impl Scheduler {
 fn becomes(blocked: &Blocked) -> SlotOutcome {
     match blocked {
         Blocked::Suspended { .. } => SlotOutcome::Skipped(SkipReason::Suspended),
+        Blocked::OutsideWindow { .. } => SlotOutcome::Skipped(SkipReason::OutsideWindow),
         Blocked::NotReady { .. } => SlotOutcome::Blocked(BlockReason::NotReady),
         Blocked::NotEnoughWorkers { .. } => SlotOutcome::Blocked(BlockReason::NotEnoughWorkers),
         Blocked::Limit { .. } | Blocked::PoolTooSmall { .. } => SlotOutcome::Blocked(BlockReason::Limit),

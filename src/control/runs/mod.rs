@@ -257,7 +257,7 @@ impl Runs {
             created_at: now,
             ..row.identity
         };
-        let (pinned, limits) = start::renew(pinned, &identity.plan, &*self.shared.parts.world).await?;
+        let (pinned, limits) = start::renew(pinned, &identity.plan, &*self.shared.parts.world, now).await?;
         self.begin((identity, None), pinned, files, |active, load| {
             check_environment(&limits, load, active)
         })

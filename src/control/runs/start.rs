@@ -18,6 +18,7 @@ use muster_core::model::plan::{Target, TestPlan};
 use muster_core::model::policy::{Caps, TargetRules};
 use muster_core::model::resource::{Resource, Spec};
 use muster_core::model::run::TriggerKind;
+use muster_core::schedule::window::{Refusal, check};
 use muster_core::topology::{local_environment_spec, local_pool, local_pool_spec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct StartRequest {
     pub env: BTreeMap<String, String>,
     /// The slot it is the run of, with what is written of it.
     pub slot: Option<SlotStart>,
+    /// Why the plan's windows do not hold for it.
+    pub override_windows: Option<String>,
 }
 
 /// The slot that a run is started for.
@@ -67,6 +70,7 @@ impl StartRequest {
             target: None,
             env: BTreeMap::new(),
             slot: None,
+            override_windows: None,
         }
     }
 }
@@ -158,6 +162,14 @@ pub enum Blocked {
     /// A target that the settings do not allow (promise 60).
     #[error("target {0} is not allowed")]
     Target(String),
+    /// The whole run must fit the plan's windows.
+    #[error("plan {plan} may not run now: {refusal}")]
+    OutsideWindow {
+        /// Which.
+        plan: Key,
+        /// Which window is in the way.
+        refusal: Refusal,
+    },
     /// A slot is started once (promise 27).
     #[error("slot {slot} of {plan} has its row already")]
     SlotTaken {
@@ -235,6 +247,10 @@ pub(super) async fn resolve(
     check_project(&published, project)?;
     check_suspended(&request.plan, plan, ledger, now).await?;
     let mut plan = adapted(plan.clone(), request)?;
+    // A slot's were looked at for when its load begins; who runs a plan in the foreground is its own scheduler.
+    if request.trigger == TriggerKind::Manual && request.override_windows.is_none() {
+        check_windows(&request.plan, &plan, now)?;
+    }
     for key in &plan.depends_on {
         check_ready(world, key).await?;
     }
@@ -334,6 +350,13 @@ fn adapted(mut plan: TestPlan, request: &StartRequest) -> Result<TestPlan, Block
         plan.target = Target::BaseUrl(url.clone());
     }
     Ok(plan)
+}
+
+fn check_windows(key: &Key, plan: &TestPlan, now: Timestamp) -> Result<(), Blocked> {
+    check(&plan.timing.windows, now, plan.duration()).map_err(|refusal| Blocked::OutsideWindow {
+        plan: key.clone(),
+        refusal,
+    })
 }
 
 fn published(world: &dyn World) -> Result<Arc<Published>, Blocked> {
@@ -489,7 +512,9 @@ pub(super) async fn renew(
     mut pinned: Pinned,
     plan: &Key,
     world: &dyn World,
+    now: Timestamp,
 ) -> Result<(Pinned, EnvironmentLimits), Blocked> {
+    check_windows(plan, &pinned.plan, now)?;
     for key in &pinned.plan.depends_on {
         check_ready(world, key).await?;
     }
