@@ -349,8 +349,10 @@ pub fn run_with(job: Job, look: impl FnMut(&Running, &Report)) -> Outcome {
 
 /// The same from there on.
 pub fn run_prepared(prepared: Prepared, mut look: impl FnMut(&Running, &Report)) -> Outcome {
+    // First: a test may leave load threads no file to spare.
+    let runtime = runtime();
     let mut running = prepared.start(Instant::now());
-    runtime().block_on(async {
+    runtime.block_on(async {
         let mut outcome = Outcome::default();
         loop {
             let next = tokio::time::timeout(PATIENCE, running.next())
