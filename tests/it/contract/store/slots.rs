@@ -72,7 +72,7 @@ async fn s26_what_became_of_slots_reads_back(place: Place) {
         projects: Some(BTreeSet::from([Name::new("b").unwrap()])),
         ..SlotFilter::default()
     };
-    assert_eq!(ledger.slots(&filter).await.unwrap(), [elsewhere.clone()]);
+    assert_eq!(ledger.slots(&filter).await.unwrap(), std::slice::from_ref(&elsewhere));
     let filter = SlotFilter {
         plan: Some(plan(PLAN)),
         limit: 1,
@@ -117,7 +117,7 @@ async fn s27_a_slot_is_written_with_its_run_and_only_once(place: Place) {
         pending: true,
         ..SlotFilter::default()
     };
-    assert_eq!(ledger.slots(&pending).await.unwrap(), [started.clone()]);
+    assert_eq!(ledger.slots(&pending).await.unwrap(), std::slice::from_ref(&started));
     let late = SlotRow {
         outcome: SlotOutcome::Late,
         load_at: Some(at(25)),
