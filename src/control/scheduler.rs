@@ -9,6 +9,7 @@ use crate::store::{Ledger, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use muster_core::base::chain::chain;
 use muster_core::lifecycle::state::RunState;
+use muster_core::model::id::RunId;
 use muster_core::model::key::Key;
 use muster_core::model::plan::TestPlan;
 use muster_core::model::resource::{Resource, Spec};
@@ -65,6 +66,8 @@ pub struct Scheduler {
     rows: BTreeMap<Key, ScheduleRow>,
     /// What waits, as the last look said.
     waiting: BTreeMap<Key, Waiting>,
+    /// The run of a slot that is being started: the same one when the answer to its row was lost.
+    starting: BTreeMap<Key, (Timestamp, RunId)>,
     /// When each plan is looked at next.
     due: BTreeMap<Key, Timestamp>,
     /// Where both clocks stood.
@@ -104,6 +107,7 @@ impl Scheduler {
             words,
             rows: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            starting: BTreeMap::new(),
             due: BTreeMap::new(),
             frozen: false,
             pending: true,
@@ -457,7 +461,13 @@ impl Scheduler {
     ) -> Result<Result<(), (SlotOutcome, String)>, StoreError> {
         let mut row = self.rows.get(&planned.key).unwrap_or(row).clone();
         row.cursor.at = row.cursor.at.max(slot);
+        let id = match self.starting.get(&planned.key) {
+            Some((known, id)) if *known == slot => *id,
+            _ => self.runs.new_id(),
+        };
+        self.starting.insert(planned.key.clone(), (slot, id));
         let request = StartRequest {
+            id: Some(id),
             slot: Some(SlotStart {
                 slot,
                 schedule: row.clone(),
@@ -479,6 +489,7 @@ impl Scheduler {
         };
         if outcome.is_ok() {
             self.rows.insert(planned.key.clone(), row);
+            self.starting.remove(&planned.key);
             self.pending = true;
         }
         Ok(outcome)

@@ -189,13 +189,20 @@ impl Runs {
         self.shared.parts.world.policy()
     }
 
+    /// An id for a run that is to be started.
+    pub fn new_id(&self) -> RunId {
+        RunId(new_uuid(self.shared.parts.clock.now()))
+    }
+
     /// Starts a run and returns its id; an id that is known already is that run, not another (promise 34). What is returned is
     /// in the ledger.
     ///
     /// # Errors
     /// Why nothing was started.
     pub async fn start(&self, request: StartRequest) -> Result<RunId, Blocked> {
+        // A slot's row and its run's are one: whether they are there is found when they are written.
         if let Some(id) = request.id
+            && request.slot.is_none()
             && self.shared.parts.stores.ledger.run(id).await?.is_some()
         {
             return Ok(id);

@@ -12,5 +12,6 @@ mod joining;
 mod kafka;
 mod on_workers;
 mod outside;
+mod schedule;
 mod steering;
 mod survival;

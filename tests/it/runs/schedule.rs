@@ -3,6 +3,7 @@
 use super::fake::{Act, plan, plan_key};
 use super::{Bench, WORK, daemon, within};
 use crate::support::eventually;
+use crate::support::flaky::Mode;
 use jiff::Timestamp;
 use muster::control::runs::World;
 use muster::control::scheduler::{Scheduler, SchedulerHandle};
@@ -100,6 +101,20 @@ async fn s26_s27_a_slot_starts_at_its_instant_once_and_its_row_says_when_load_be
     assert_eq!(report["slot"], "2026-12-05T03:00:00Z");
     first.cancel();
     second.cancel();
+}
+
+#[tokio::test]
+async fn s27_a_slot_whose_answer_was_lost_is_started_once_and_not_forgotten() {
+    let bench = bench(scheduled(Timing::default()), "2026-12-05T02:59:59Z").await;
+    bench.worker(WORK);
+    bench.switch.set(Mode::LosesAnswerOf("start_slot"));
+    let (_, stop) = follow(&bench);
+    let rows = until(&bench, |row| row.load_at.is_some()).await;
+    assert_eq!(bench.switch.failed(), 1);
+    let runs = bench.stores.ledger.runs(&RunFilter::default()).await.unwrap();
+    assert_eq!((rows.len(), runs.len(), rows[0].run), (1, 1, Some(runs[0].identity.id)));
+    assert_eq!(bench.ending(runs[0].identity.id).await, "Passed");
+    stop.cancel();
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ pub enum Mode {
     Down,
     /// They do their work and fail then: the connection broke before the answer.
     LosesAnswers,
+    /// The next call of this name does its work and fails then; others work.
+    LosesAnswerOf(&'static str),
 }
 
 /// Says what becomes of calls, and counts them.
@@ -45,9 +47,13 @@ impl Switch {
         self.failed.load(Ordering::SeqCst)
     }
 
-    fn fails_in(&self, mode: Mode) -> Result<()> {
-        if *self.mode.lock().unwrap_or_else(PoisonError::into_inner) != mode {
-            return Ok(());
+    fn fails(&self, name: &str, is_done: bool) -> Result<()> {
+        let mut mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        match *mode {
+            Mode::Down if !is_done => {}
+            Mode::LosesAnswers if is_done => {}
+            Mode::LosesAnswerOf(lost) if is_done && lost == name => *mode = Mode::Up,
+            _ => return Ok(()),
         }
         self.failed.fetch_add(1, Ordering::SeqCst);
         Err(StoreError::Unavailable("the test's switch says so".to_owned()))
@@ -78,9 +84,9 @@ macro_rules! forward {
         #[async_trait]
         impl $port for Flaky {
             $(async fn $name(&self, $($argument: $type),*) -> Result<$answer> {
-                self.switch.fails_in(Mode::Down)?;
+                self.switch.fails(stringify!($name), false)?;
                 let answer = self.inner.$field.$name($($argument),*).await;
-                self.switch.fails_in(Mode::LosesAnswers)?;
+                self.switch.fails(stringify!($name), true)?;
                 answer
             })*
         }
