@@ -15,8 +15,8 @@ const CORE: &[(&str, &[&str])] = &[
     ("lifecycle", &["base", "model"]),
     ("schedule", &["base", "model"]),
     ("spec", &["base", "model", "measure", "schedule"]),
-    ("topology", &["base", "model"]),
-    ("diff", &["base", "model", "topology"]),
+    ("topology", &["base", "model", "schedule"]),
+    ("diff", &["base", "model", "schedule", "topology"]),
     ("report", &["base", "model", "measure"]),
 ];
 

@@ -4,6 +4,7 @@ pub mod auth;
 mod error;
 mod events;
 mod extract;
+mod forecast;
 mod health;
 pub mod ingest;
 mod plans;
@@ -113,6 +114,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/plans/{project}/{name}/suspend", post(plans::suspend))
         .route("/api/v1/plans/{project}/{name}/resume", post(plans::resume))
         .route("/api/v1/events", get(events::list))
+        .route("/api/v1/forecast", get(forecast::forecast))
         .route("/api/v1/slots", get(slots::list))
         .route("/api/v1/runs", get(runs::list).post(runs::start))
         .route("/api/v1/runs/{id}", get(runs::one))

@@ -8,8 +8,14 @@ use super::reader::Reader;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use muster_core::diff::forecast::{ForecastDelta, delta};
 use muster_core::diff::{self, Changeset, DiffPolicy};
+use muster_core::topology::outlook::{end, outlook};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// How far the forecast of both revisions looks: at least one slot of a monthly plan.
+const FORECAST_DAYS: u32 = 60;
 
 /// What a merge would change (--base, --head), or desired against observed on a daemon.
 #[derive(Debug, Args)]
@@ -46,20 +52,38 @@ enum Format {
 /// # Errors
 /// When a revision, the settings or the daemon cannot be read.
 pub async fn run(args: &DiffArgs, global: &Global) -> Result<Exit> {
-    let changeset = match (&args.base, &args.head) {
+    let (changeset, forecast) = match (&args.base, &args.head) {
         (Some(base), Some(head)) => match between(args, base, head, global)? {
-            Some(changeset) => changeset,
+            Some(found) => found,
             None => return Ok(Exit::Failed),
         },
         _ => {
             let answer = Reader::open(global).await?.get("/api/v1/diff").await?;
-            serde_json::from_value(answer).context("this is not a changeset that this version reads")?
+            let changeset =
+                serde_json::from_value(answer).context("this is not a changeset that this version reads")?;
+            (changeset, None)
         }
     };
     match args.output {
-        Format::Text => output::data(&colored(&changeset.to_text())),
-        Format::Json => output::json(&serde_json::to_value(&changeset)?),
-        Format::Markdown => output::data(&changeset.to_markdown()),
+        Format::Text => {
+            let forecast = forecast.map(|delta| format!("\n{}", delta.to_text()));
+            output::data(&colored(&format!(
+                "{}{}",
+                changeset.to_text(),
+                forecast.unwrap_or_default()
+            )));
+        }
+        Format::Json => {
+            let mut json = serde_json::to_value(&changeset)?;
+            if let Some(delta) = forecast {
+                json["forecast"] = serde_json::to_value(delta)?;
+            }
+            output::json(&json);
+        }
+        Format::Markdown => {
+            let forecast = forecast.map(|delta| format!("\n```diff\n{}```\n", delta.to_text()));
+            output::data(&format!("{}{}", changeset.to_markdown(), forecast.unwrap_or_default()));
+        }
     }
     Ok(if args.detailed_exitcode && changeset.has_changes() {
         Exit::Changes
@@ -68,7 +92,9 @@ pub async fn run(args: &DiffArgs, global: &Global) -> Result<Exit> {
     })
 }
 
-fn between(args: &DiffArgs, base: &str, head: &str, global: &Global) -> Result<Option<Changeset>> {
+type Between = (Changeset, Option<ForecastDelta>);
+
+fn between(args: &DiffArgs, base: &str, head: &str, global: &Global) -> Result<Option<Between>> {
     let settings = global.settings.as_deref().map(super::settings::load).transpose()?;
     let policy = match &settings {
         Some(settings) => settings.policy(),
@@ -89,12 +115,15 @@ fn between(args: &DiffArgs, base: &str, head: &str, global: &Global) -> Result<O
     let diff_policy = DiffPolicy {
         deletion_max_share: policy.deletion_max_share,
     };
-    Ok(Some(diff::between(
-        &base.desired(),
-        &head.desired(),
-        &diff_policy,
-        Timestamp::now(),
-    )))
+    let (base, head, now) = (base.desired(), head.desired(), Timestamp::now());
+    let ahead = |desired| {
+        let until = end(now, FORECAST_DAYS)?;
+        Some(outlook(desired, &BTreeMap::new(), (now, until), |_| true))
+    };
+    let forecast = ahead(&base)
+        .zip(ahead(&head))
+        .and_then(|(base, head)| delta(&base, &head));
+    Ok(Some((diff::between(&base, &head, &diff_policy, now), forecast)))
 }
 
 /// Lines in the colours of a diff, where a person looks.

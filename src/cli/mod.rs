@@ -9,6 +9,7 @@ mod diff;
 mod events;
 mod exit;
 mod explain;
+mod forecast;
 mod get;
 mod ingest;
 mod init;
@@ -103,6 +104,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
     Diff(diff::DiffArgs),
+    Forecast(forecast::ForecastArgs),
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
     Ingest(ingest::IngestArgs),
@@ -219,6 +221,7 @@ async fn dispatch(command: Command, global: &Global) -> Result<Exit> {
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Diff(args) => diff::run(&args, global).await,
+        Command::Forecast(args) => forecast::run(&args, global).await,
         Command::Run(args) => run::run(&args, global).await,
         Command::Serve(args) => serve::run(&args).await,
         Command::Ingest(args) => ingest::run(&args).await,

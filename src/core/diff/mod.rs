@@ -3,6 +3,7 @@
 mod changeset;
 mod compute;
 mod fields;
+pub mod forecast;
 mod guard;
 mod markdown;
 mod order;

@@ -30,6 +30,7 @@ pub use explain::explain;
 pub use load::load;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+pub use wire::scalar::instant;
 
 /// All files under the configured path at one revision, YAML or not.
 #[derive(Debug, Clone, Default)]

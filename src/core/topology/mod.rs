@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 mod applied;
+pub mod outlook;
 #[cfg(test)]
 mod tests;
 

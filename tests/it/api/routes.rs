@@ -47,6 +47,39 @@ fn what_there_is_can_be_read() {
 }
 
 #[test]
+fn the_forecast_follows_plans_and_those_that_hold_them_back() {
+    let world = World::new();
+    let schedule = "\nspec:\n  schedule: \"0 2 * * *\"\n  timeZone: Asia/Shanghai\n";
+    world.repo.write(
+        "plans/nightly.yaml",
+        &super::plan("nightly").replace("\nspec:\n", schedule),
+    );
+    world.repo.commit("a schedule");
+    let daemon = world.serve("");
+    let ahead = || {
+        let (status, forecast) = daemon.get("/api/v1/forecast?from=2027-06-01T00:00:00Z&days=2");
+        assert_eq!(status, 200, "{forecast}");
+        let fires = forecast["fires"].as_array().unwrap().clone();
+        (fires.len() == 2).then_some((fires, forecast["totals"]["runs"].clone()))
+    };
+    let (fires, runs) = wait_for("the plan's slots", ahead);
+    assert_eq!(
+        (&fires[0]["plan"], &fires[0]["local"], runs),
+        (&json!("default/nightly"), &json!("2027-06-02T02:00:00+08:00"), json!(2))
+    );
+    let args = ["--from", "2027-06-01", "--days", "2"];
+    let text = daemon.ok(&[&["forecast"], &args[..]].concat()).stdout;
+    assert!(text.contains("2027-06-01 18:00Z"), "{text}");
+    let until = json!({"reason": "freeze", "until": "2027-06-02T00:00:00Z"});
+    assert_eq!(daemon.post("/api/v1/plans/default/nightly/suspend", &until).0, 200);
+    let (fires, runs) = wait_for("the suspension", ahead);
+    assert_eq!((&fires[0]["outcome"], runs), (&json!("Skipped(Suspended)"), json!(1)));
+    for days in ["0", "401", "x"] {
+        assert_eq!(daemon.get(&format!("/api/v1/forecast?days={days}")).0, 400, "{days}");
+    }
+}
+
+#[test]
 fn an_answer_is_held_back_until_something_happens() {
     let world = World::new();
     let daemon = world.serve("");
