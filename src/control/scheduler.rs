@@ -306,8 +306,8 @@ impl Scheduler {
             (row.digest, row.armed_at) = (digest, now);
             self.put(planned, &[], row.clone()).await?;
         }
-        let (cursor, rows) = row.cursor.follow(&schedule, self.waiting.get(&planned.key), now);
-        if cursor != row.cursor {
+        while row.cursor.schedule != schedule {
+            let (cursor, rows) = row.cursor.follow(&schedule, self.waiting.get(&planned.key), now);
             row.cursor = cursor;
             self.put(planned, &rows, row.clone()).await?;
         }

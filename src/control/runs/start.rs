@@ -245,7 +245,10 @@ pub(super) async fn resolve(
     let (resource, plan) = find_plan(desired, &request.plan)?;
     let project = &request.plan.project;
     check_project(&published, project)?;
-    check_suspended(&request.plan, plan, ledger, now).await?;
+    // A slot's suspension is that of its instant, which may lie ahead: the scheduler has looked.
+    if request.slot.is_none() {
+        check_suspended(&request.plan, plan, ledger, now).await?;
+    }
     let mut plan = adapted(plan.clone(), request)?;
     // A slot's were looked at for when its load begins; who runs a plan in the foreground is its own scheduler.
     if request.trigger == TriggerKind::Manual && request.override_windows.is_none() {

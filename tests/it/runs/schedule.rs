@@ -4,8 +4,8 @@ use super::fake::{Act, plan, plan_key};
 use super::{Bench, WORK, daemon, within};
 use crate::support::eventually;
 use crate::support::flaky::Mode;
-use jiff::Timestamp;
-use muster::control::runs::World;
+use jiff::{SignedDuration, Timestamp};
+use muster::control::runs::{Blocked, SlotStart, StartRequest, World};
 use muster::control::scheduler::{Scheduler, SchedulerHandle};
 use muster::runtime::clock::Clock;
 use muster::store::open;
@@ -13,6 +13,7 @@ use muster::store::rows::{Overlay, RunFilter, ScheduleRow, SlotFilter, SlotRow};
 use muster_core::model::cron::Cron;
 use muster_core::model::id::Digest;
 use muster_core::model::plan::TestPlan;
+use muster_core::model::run::TriggerKind;
 use muster_core::model::schedule::{ConcurrencyPolicy, FailureBudget, Schedule, Timing, Zone};
 use muster_core::schedule::slot::Cursor;
 use std::sync::Arc;
@@ -174,6 +175,46 @@ async fn s23_s26_a_suspended_slot_is_skipped_and_says_by_whom() {
     assert_eq!(rows[0].outcome.as_str(), "Skipped(Suspended)");
     assert_eq!(rows[0].detail, "suspended by li.wei: Double 11");
     stop.cancel();
+}
+
+#[tokio::test]
+async fn s23_s32_a_suspension_that_ends_before_the_slot_does_not_hold_up_what_it_needs() {
+    let bench = bench(scheduled(Timing::default()), "2026-12-05T02:59:50Z").await;
+    let overlay = Overlay {
+        plan: plan_key(),
+        reason: "Double 11".to_owned(),
+        who: "li.wei".to_owned(),
+        since: time("2026-12-01T00:00:00Z"),
+        until: Some(time("2026-12-05T02:59:58Z")),
+    };
+    bench.stores.ledger.put_overlay(&overlay).await.unwrap();
+    bench.worker(WORK);
+    let by_hand = StartRequest::new(plan_key(), TriggerKind::Manual, "tester");
+    assert!(matches!(
+        bench.runs.start(by_hand).await,
+        Err(Blocked::Suspended { .. })
+    ));
+    let slot = time("2026-12-05T03:00:00Z");
+    let request = StartRequest {
+        slot: Some(SlotStart {
+            slot,
+            schedule: ScheduleRow {
+                cursor: Cursor::new(hourly(), slot),
+                digest: Digest::of(b"plan"),
+                armed_at: slot,
+            },
+        }),
+        ..StartRequest::new(plan_key(), TriggerKind::Schedule, "schedule")
+    };
+    let run = bench.runs.start(request).await.unwrap();
+    assert_eq!(bench.ending(run).await, "Passed");
+    // Workers were ready ten seconds before: load began at the instant, and not earlier.
+    let row = bench.stores.ledger.run(run).await.unwrap().unwrap();
+    let late = row.started_at.unwrap().duration_since(slot);
+    assert!(
+        late.as_millis() >= 0 && late < SignedDuration::from_secs(10),
+        "{late:?}"
+    );
 }
 
 #[tokio::test]
