@@ -1,6 +1,6 @@
 //! Puts a daemon together: adapters behind ports, services over them, tasks that run until told to stop.
 
-use super::local::Plans;
+use super::local::{self, Plans};
 use super::reader::LOCAL_STORE;
 use super::wiring::{self, bind, lock, source, tokens};
 use crate::api::auth::Auth;
@@ -33,7 +33,7 @@ use muster_core::model::environment::Environment;
 use muster_core::model::key::Key;
 use muster_core::model::observed::DeletionApproval;
 use muster_core::model::policy::Policy;
-use muster_core::model::settings::{JoinRule, Settings, SourceFrom, SourceSettings};
+use muster_core::model::settings::{JoinRule, Settings};
 use muster_core::topology::PoolDemand;
 use nix::fcntl::Flock;
 use std::collections::BTreeSet;
@@ -95,28 +95,7 @@ impl Options {
     /// # Errors
     /// When the SQLite file has no folder.
     pub fn of_folder(settings: Option<Settings>, policy: Policy) -> Result<Self> {
-        let folder = || Settings {
-            time_zone: None,
-            source: SourceSettings {
-                from: SourceFrom::Directory { path: ".".to_owned() },
-                path: ".".to_owned(),
-                interval: Duration::from_secs(30),
-            },
-            store_url: format!("sqlite://{LOCAL_STORE}"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            workers_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            workers_tls: None,
-            join: Vec::new(),
-            tokens: Vec::new(),
-            targets: Vec::new(),
-            caps: Default::default(),
-            projects: Vec::new(),
-            process_enabled: true,
-            secrets: Default::default(),
-            deletion_max_share: 1.0,
-            retention: Duration::from_secs(400 * 86_400),
-        };
-        let settings = settings.unwrap_or_else(folder);
+        let settings = settings.unwrap_or_else(local::settings);
         let state_dir = Path::new(LOCAL_STORE)
             .parent()
             .context("the local store has a folder")?

@@ -1,6 +1,7 @@
 //! Plans read from this machine without a daemon: a folder, a file in it, or a revision of a repository.
 
 use super::output;
+use super::reader::LOCAL_STORE;
 use super::settings;
 use crate::source::Source as _;
 use crate::source::Tree;
@@ -11,9 +12,12 @@ use anyhow::{Context as _, Result};
 use muster_core::model::desired::{Desired, ProjectDesired};
 use muster_core::model::id::{Name, Revision};
 use muster_core::model::policy::Policy;
+use muster_core::model::settings::{Settings, SourceFrom, SourceSettings};
 use muster_core::spec::diagnostic::Diagnostic;
 use muster_core::spec::{self, Cache, Loaded};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What stands in a folder or a revision, and what it says.
 pub struct Plans {
@@ -125,5 +129,30 @@ pub fn policy(settings: Option<&Path>) -> Result<Policy> {
     match settings {
         Some(path) => Ok(settings::load(path)?.policy()),
         None => Ok(Policy::reading()),
+    }
+}
+
+/// The settings of a foreground run in a folder that has none: its plans, its store, nothing to dial in to from elsewhere.
+pub fn settings() -> Settings {
+    Settings {
+        time_zone: None,
+        source: SourceSettings {
+            from: SourceFrom::Directory { path: ".".to_owned() },
+            path: ".".to_owned(),
+            interval: Duration::from_secs(30),
+        },
+        store_url: format!("sqlite://{LOCAL_STORE}"),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        workers_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        workers_tls: None,
+        join: Vec::new(),
+        tokens: Vec::new(),
+        targets: Vec::new(),
+        caps: Default::default(),
+        projects: Vec::new(),
+        process_enabled: true,
+        secrets: Default::default(),
+        deletion_max_share: 1.0,
+        retention: Duration::from_secs(400 * 86_400),
     }
 }

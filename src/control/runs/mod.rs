@@ -1,5 +1,6 @@
 //! Runs: whether one may start, one task that drives each, and the handle to steer and watch them.
 
+mod admit;
 mod context;
 mod demand;
 mod drive;
@@ -26,8 +27,9 @@ use crate::control::fleet::Fleet;
 use crate::control::hooks::Hooks;
 use crate::ingest::Ingest;
 use crate::runtime::clock::Clock;
-use crate::store::rows::{Inserted, RunFilter, RunRow, SlotRow};
+use crate::store::rows::{Inserted, RunFilter, RunRow};
 use crate::store::{StoreError, Stores};
+use admit::{Load, check_environment};
 use context::Context;
 use demand::Demand;
 use drive::Driver;
@@ -38,10 +40,9 @@ use muster_core::model::id::{Digest, RunId, WorkerId};
 use muster_core::model::key::Key;
 use muster_core::model::policy::Policy;
 use muster_core::model::run::{RunIdentity, Trigger, TriggerKind};
-use muster_core::model::schedule::SlotOutcome;
 use muster_core::topology::PoolDemand;
 use pinned::Pinned;
-use start::{Load, check_environment, resolve};
+use start::resolve;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -450,30 +451,6 @@ impl Runs {
 }
 
 impl Shared {
-    /// Writes a new run's row, with that of its slot where it has one.
-    async fn insert(&self, row: &RunRow, slot: Option<SlotStart>) -> Result<Inserted, Blocked> {
-        let ledger = &self.parts.stores.ledger;
-        let Some(start) = slot else {
-            return Ok(ledger.insert_run(row).await?);
-        };
-        let slot = SlotRow {
-            plan: row.identity.plan.clone(),
-            slot: start.slot,
-            outcome: SlotOutcome::Started,
-            detail: String::new(),
-            run: Some(row.identity.id),
-            load_at: None,
-            decided_at: row.identity.created_at,
-        };
-        if ledger.start_slot(&slot, row, &start.schedule).await? {
-            return Ok(Inserted::New);
-        }
-        Err(Blocked::SlotTaken {
-            plan: slot.plan,
-            slot: slot.slot,
-        })
-    }
-
     fn active(&self) -> MutexGuard<'_, BTreeMap<RunId, Active>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }

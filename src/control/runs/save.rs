@@ -1,8 +1,10 @@
 //! Saves a run's state, always the newest, without holding up the run: the database may be away while load goes on (promises 44, 47).
 
+use super::{Blocked, Shared, SlotStart};
 use crate::runtime::clock::Clock;
-use crate::store::rows::RunRow;
+use crate::store::rows::{Inserted, RunRow, SlotRow};
 use crate::store::{Ledger, StoreError};
+use muster_core::model::schedule::SlotOutcome;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -91,6 +93,32 @@ fn conflict(found: Option<&RunRow>, wanted: u64, tried: &[serde_json::Value]) ->
     match found {
         Some(found) if found.version == wanted && tried.contains(&found.state) => Outcome::EarlierDone,
         _ => Outcome::Taken,
+    }
+}
+
+impl Shared {
+    /// Writes a new run's row, with that of its slot where it has one.
+    pub(super) async fn insert(&self, row: &RunRow, slot: Option<SlotStart>) -> Result<Inserted, Blocked> {
+        let ledger = &self.parts.stores.ledger;
+        let Some(start) = slot else {
+            return Ok(ledger.insert_run(row).await?);
+        };
+        let slot = SlotRow {
+            plan: row.identity.plan.clone(),
+            slot: start.slot,
+            outcome: SlotOutcome::Started,
+            detail: String::new(),
+            run: Some(row.identity.id),
+            load_at: None,
+            decided_at: row.identity.created_at,
+        };
+        if ledger.start_slot(&slot, row, &start.schedule).await? {
+            return Ok(Inserted::New);
+        }
+        Err(Blocked::SlotTaken {
+            plan: slot.plan,
+            slot: slot.slot,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whether a run may start, and what it is pinned to.
 
+use super::admit::{bound_users, check_caps, check_data, check_suspended, check_windows, fits_pool};
 use super::pinned::Pinned;
 use super::ready::{check_ready, check_way, find_bus, find_results};
 use super::world::World;
@@ -7,18 +8,16 @@ use crate::control::sync::Published;
 use crate::store::rows::ScheduleRow;
 use crate::store::{Ledger, StoreError};
 use jiff::Timestamp;
-use muster_core::base::units::format_duration;
 use muster_core::lifecycle::variant;
 use muster_core::model::desired::Desired;
-use muster_core::model::environment::{Capacity, Environment, EnvironmentLimits, ProviderSpec, WorkerPool};
+use muster_core::model::environment::{Environment, EnvironmentLimits, ProviderSpec, WorkerPool};
 use muster_core::model::id::{Digest, Name, Revision, RunId};
 use muster_core::model::key::Key;
-use muster_core::model::load::{Executor, Phase, PhaseWork};
 use muster_core::model::plan::{Target, TestPlan};
-use muster_core::model::policy::{Caps, TargetRules};
+use muster_core::model::policy::TargetRules;
 use muster_core::model::resource::{Resource, Spec};
 use muster_core::model::run::TriggerKind;
-use muster_core::schedule::window::{Refusal, check};
+use muster_core::schedule::window::Refusal;
 use muster_core::topology::{local_environment_spec, local_pool, local_pool_spec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -195,36 +194,6 @@ pub enum Blocked {
     ShuttingDown,
 }
 
-/// What an active run takes of its environment.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Load {
-    pub environment: Key,
-    pub workers: u32,
-    pub vus: u64,
-    pub rate: f64,
-    pub requests_per_second: Option<u64>,
-}
-
-impl Load {
-    pub fn of(pinned: &Pinned) -> Self {
-        let executors = || {
-            pinned.plan.phases.iter().filter_map(|phase| match &phase.work {
-                PhaseWork::Load { executor, .. } => Some(executor),
-                PhaseWork::Pause { .. } => None,
-            })
-        };
-        Self {
-            environment: pinned.environment.clone(),
-            workers: pinned.workers,
-            vus: executors().map(|executor| executor.peak_vus()).max().unwrap_or(0),
-            rate: executors()
-                .filter_map(|executor| executor.peak_rate())
-                .fold(0.0, f64::max),
-            requests_per_second: pinned.requests_per_second,
-        }
-    }
-}
-
 /// What a start found: pins, the plan's commit and digest, and the bounds of its environment.
 pub(super) struct Found {
     pub pinned: Pinned,
@@ -245,15 +214,7 @@ pub(super) async fn resolve(
     let (resource, plan) = find_plan(desired, &request.plan)?;
     let project = &request.plan.project;
     check_project(&published, project)?;
-    // A slot's suspension is that of its instant, which may lie ahead: the scheduler has looked.
-    if request.slot.is_none() {
-        check_suspended(&request.plan, plan, ledger, now).await?;
-    }
-    let mut plan = adapted(plan.clone(), request)?;
-    // A slot's were looked at for when its load begins; who runs a plan in the foreground is its own scheduler.
-    if request.trigger == TriggerKind::Manual && request.override_windows.is_none() {
-        check_windows(&request.plan, &plan, now)?;
-    }
+    let mut plan = wanted(request, plan, ledger, now).await?;
     for key in &plan.depends_on {
         check_ready(world, key).await?;
     }
@@ -266,13 +227,7 @@ pub(super) async fn resolve(
     check_way(world, &plan, &pool).await?;
     let bus = find_bus(desired, &pool)?;
     let workers = pool.capacity.workers_for(&plan.phases);
-    if workers > pool.max {
-        return Err(Blocked::PoolTooSmall {
-            needed: workers,
-            pool: pool_key,
-            max: pool.max,
-        });
-    }
+    fits_pool(workers, &pool_key, &pool)?;
     for phase in &mut plan.phases {
         bound_users(phase, &pool.capacity, workers);
     }
@@ -314,28 +269,23 @@ pub(super) async fn resolve(
     })
 }
 
-/// The most users of an open phase are what its workers carry: a target that stalls must not grow a worker without bound.
-fn bound_users(phase: &mut Phase, capacity: &Capacity, workers: u32) {
-    let carried = capacity.vus.saturating_mul(phase.workers.unwrap_or(workers).into());
-    if let PhaseWork::Load {
-        executor: Executor::ConstantArrivalRate { users, .. } | Executor::RampingArrivalRate { users, .. },
-        ..
-    } = &mut phase.work
-    {
-        users.max = users.max.min(carried).max(users.pre_allocated);
+/// The plan as this start wants it, if it may be started now.
+async fn wanted(
+    request: &StartRequest,
+    plan: &TestPlan,
+    ledger: &dyn Ledger,
+    now: Timestamp,
+) -> Result<TestPlan, Blocked> {
+    // A slot's suspension is that of its instant, which may lie ahead: the scheduler has looked.
+    if request.slot.is_none() {
+        check_suspended(&request.plan, plan, ledger, now).await?;
     }
-}
-
-/// Where a file is split, each worker gets rows of it (promise 40).
-fn check_data(plan: &TestPlan, workers: u32) -> Result<(), Blocked> {
-    match plan.data.iter().find(|data| !data.suffices(workers)) {
-        Some(data) => Err(Blocked::TooFewRows {
-            data: data.name.clone(),
-            rows: data.rows,
-            workers,
-        }),
-        None => Ok(()),
+    let plan = adapted(plan.clone(), request)?;
+    // A slot's were looked at for when its load begins; who runs a plan in the foreground is its own scheduler.
+    if request.trigger == TriggerKind::Manual && request.override_windows.is_none() {
+        check_windows(&request.plan, &plan, now)?;
     }
+    Ok(plan)
 }
 
 /// The plan as this start wants it: scaled, a smoke test, aimed elsewhere.
@@ -353,13 +303,6 @@ fn adapted(mut plan: TestPlan, request: &StartRequest) -> Result<TestPlan, Block
         plan.target = Target::BaseUrl(url.clone());
     }
     Ok(plan)
-}
-
-fn check_windows(key: &Key, plan: &TestPlan, now: Timestamp) -> Result<(), Blocked> {
-    check(&plan.timing.windows, now, plan.duration()).map_err(|refusal| Blocked::OutsideWindow {
-        plan: key.clone(),
-        refusal,
-    })
 }
 
 fn published(world: &dyn World) -> Result<Arc<Published>, Blocked> {
@@ -381,31 +324,6 @@ fn find_plan<'a>(desired: &'a Desired, key: &Key) -> Result<(&'a Resource, &'a T
     match desired.get(key).map(|resource| (resource, &resource.spec)) {
         Some((resource, Spec::TestPlan(plan))) => Ok((resource, plan)),
         _ => Err(Blocked::UnknownPlan(key.clone())),
-    }
-}
-
-/// Either of git's `suspend` and the overlay holds a plan back.
-async fn check_suspended(key: &Key, plan: &TestPlan, ledger: &dyn Ledger, now: Timestamp) -> Result<(), Blocked> {
-    let holds = |until: Option<Timestamp>| until.is_none_or(|until| now < until);
-    let by_git = plan.suspend.as_ref().filter(|suspend| holds(suspend.until));
-    let found = match by_git {
-        Some(suspend) => Some((suspend.by(), true, suspend.reason.clone())),
-        None => {
-            let overlays = ledger.overlays().await?;
-            let overlay = overlays
-                .into_iter()
-                .find(|overlay| overlay.plan == *key && holds(overlay.until));
-            overlay.map(|overlay| (overlay.who, false, overlay.reason))
-        }
-    };
-    match found {
-        Some((by, in_git, reason)) => Err(Blocked::Suspended {
-            plan: key.clone(),
-            by,
-            in_git,
-            reason,
-        }),
-        None => Ok(()),
     }
 }
 
@@ -457,59 +375,6 @@ fn find_pool(desired: &Desired, plan: &TestPlan) -> Result<(Key, WorkerPool, Env
     }
 }
 
-fn check_caps(pinned: &Pinned, caps: &Caps) -> Result<(), Blocked> {
-    let load = Load::of(pinned);
-    let whose = "the settings";
-    bound("workers", load.workers.into(), Some(caps.workers.into()), whose)?;
-    bound("users", load.vus, Some(caps.vus), whose)?;
-    bound("iterations per second", load.rate.ceil() as u64, Some(caps.rate), whose)?;
-    let duration = pinned.plan.duration();
-    if duration > caps.duration && !pinned.smoke {
-        return Err(Blocked::Limit {
-            what: "duration",
-            wanted: format_duration(duration),
-            bound: format_duration(caps.duration),
-            whose: whose.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// Whether an environment can carry one more run beside those that are active on it.
-pub(super) fn check_environment<'a>(
-    limits: &EnvironmentLimits,
-    new: &Load,
-    active: impl Iterator<Item = &'a Load>,
-) -> Result<(), Blocked> {
-    let beside: Vec<&Load> = active.filter(|load| load.environment == new.environment).collect();
-    let all = || beside.iter().copied().chain([new]);
-    let whose = new.environment.to_string();
-    let runs = u64::try_from(beside.len()).unwrap_or(u64::MAX) + 1;
-    bound(
-        "runs at the same time",
-        runs,
-        limits.concurrent_runs.map(u64::from),
-        &whose,
-    )?;
-    let workers = all().map(|load| u64::from(load.workers)).sum();
-    bound("workers", workers, limits.workers.map(u64::from), &whose)?;
-    bound("users", all().map(|load| load.vus).sum(), limits.vus, &whose)?;
-    let rate: f64 = all().map(|load| load.rate).sum();
-    bound("iterations per second", rate.ceil() as u64, limits.rate, &whose)
-}
-
-fn bound(what: &'static str, wanted: u64, most: Option<u64>, whose: &str) -> Result<(), Blocked> {
-    match most {
-        Some(most) if wanted > most => Err(Blocked::Limit {
-            what,
-            wanted: wanted.to_string(),
-            bound: most.to_string(),
-            whose: whose.to_owned(),
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// The pins of a run that is repeated, with what must be as it is now: limits, and the addresses of the service aimed at.
 pub(super) async fn renew(
     mut pinned: Pinned,
@@ -531,12 +396,6 @@ pub(super) async fn renew(
     check_caps(&pinned, &project.map(|policy| policy.caps.clone()).unwrap_or_default())?;
     let (_, pool, environment) = find_pool(&published(world)?.desired, &pinned.plan)?;
     check_way(world, &pinned.plan, &pool).await?;
-    if pinned.workers > pool.max {
-        return Err(Blocked::PoolTooSmall {
-            needed: pinned.workers,
-            pool: pinned.pool,
-            max: pool.max,
-        });
-    }
+    fits_pool(pinned.workers, &pinned.pool, &pool)?;
     Ok((pinned, environment.limits))
 }
