@@ -124,9 +124,12 @@ impl Scheduler {
             self.clock.sleep(RETRY).await;
         }
         let mut published = self.world.published();
+        let mut has_changed = true;
         loop {
-            published.borrow_and_update();
-            self.find_due();
+            if std::mem::take(&mut has_changed) {
+                published.borrow_and_update();
+                self.find_due();
+            }
             self.forget().await;
             self.look_at_clocks().await;
             if !self.frozen {
@@ -140,10 +143,14 @@ impl Scheduler {
             let wait = self.until_next();
             tokio::select! {
                 () = self.clock.sleep(wait) => {}
-                changed = published.changed() => if changed.is_err() { return },
-                word = self.words.recv() => if let Some((plan, heard)) = word {
-                    self.arm(&plan).await;
-                    let _ = heard.send(());
+                changed = published.changed() => match changed {
+                    Ok(()) => has_changed = true,
+                    Err(_) => return,
+                },
+                Some((plan, heard)) = self.words.recv() => match self.arm(&plan).await {
+                    Ok(()) => drop(heard.send(())),
+                    // Who asked is told by the silence.
+                    Err(error) => tracing::warn!(%plan, error = %chain(&error), "a schedule cannot be armed"),
                 },
             }
         }
@@ -156,7 +163,7 @@ impl Scheduler {
 
     fn until_next(&self) -> Duration {
         let now = self.clock.now();
-        let next = self.due.values().min().copied();
+        let next = self.due.values().min().copied().filter(|_| !self.frozen);
         let left = next.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
         match next {
             Some(_) => left.unwrap_or(Duration::ZERO).min(LOOK_EVERY),
@@ -177,7 +184,7 @@ impl Scheduler {
                 known.is_none_or(|row| Some(&row.cursor.schedule) != schedule || row.digest != plan.resource.digest);
             if is_new {
                 self.due.insert(key.clone(), now);
-            } else if let (Some(row), false) = (known, self.due.contains_key(key)) {
+            } else if let (Some(row), false) = (known, self.waiting.contains_key(key)) {
                 let due = row.cursor.due(plan.lead_time);
                 self.due.insert(key.clone(), due.unwrap_or(Timestamp::MAX));
             }
@@ -278,15 +285,14 @@ impl Scheduler {
         }
     }
 
-    async fn arm(&mut self, plan: &Key) {
-        let Some(row) = self.rows.get(plan) else { return };
+    async fn arm(&mut self, plan: &Key) -> Result<(), StoreError> {
+        let Some(row) = self.rows.get(plan) else { return Ok(()) };
         let row = ScheduleRow {
             armed_at: self.clock.now(),
             ..row.clone()
         };
-        match self.ledger.put_slots(plan, &[], &row).await {
-            Ok(()) => drop(self.rows.insert(plan.clone(), row)),
-            Err(error) => tracing::warn!(%plan, error = %chain(&error), "a schedule cannot be armed"),
-        }
+        self.ledger.put_slots(plan, &[], &row).await?;
+        self.rows.insert(plan.clone(), row);
+        Ok(())
     }
 }
