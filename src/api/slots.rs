@@ -85,7 +85,7 @@ fn past(state: &ApiState, row: &SlotRow) -> Value {
     let local = zone.as_ref().map(|zone| {
         row.slot
             .to_zoned(zone.time_zone().clone())
-            .strftime("%F %R %:z")
+            .strftime("%FT%T%:z")
             .to_string()
     });
     let late = row.load_at.map(|at| at.duration_since(row.slot).as_secs_f64());
