@@ -38,12 +38,8 @@ pub async fn forecast(
     let desired = state.live()?.reconciler.desired();
     let overlays = state.stores.ledger.overlays().await?;
     let held: BTreeMap<Key, Suspension> = overlays
-        .into_iter()
-        .map(|overlay| {
-            let detail = format!("suspended by {}: {}", overlay.who, overlay.reason);
-            let until = overlay.until;
-            (overlay.plan, Suspension { until, detail })
-        })
+        .iter()
+        .map(|overlay| (overlay.plan.clone(), overlay.suspension()))
         .collect();
     // A million slots take a second: not on a thread that answers others.
     let ahead = move || outlook(&desired, &held, (from, until), |key| caller.sees(&key.project));

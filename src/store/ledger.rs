@@ -359,11 +359,7 @@ impl Ledger for SqlLedger {
             values.push(plan.into());
         }
         if let Some(projects) = &filter.projects {
-            if projects.is_empty() {
-                return Ok(Vec::new());
-            }
-            sql.push_str(&format!(" AND project IN (?{})", ", ?".repeat(projects.len() - 1)));
-            values.extend(projects.iter().map(Value::from));
+            only_projects(&mut sql, &mut values, projects);
         }
         if filter.active {
             sql.push_str(" AND stage <> 'Finished'");
@@ -449,6 +445,16 @@ fn run_id(row: &Row) -> Result<RunId, Unreadable> {
 
 fn or_default(limit: u32, default: u32) -> Value {
     Value::from(if limit == 0 { default } else { limit })
+}
+
+/// Keeps to the rows of some projects; of none, where there are none.
+pub(super) fn only_projects(sql: &mut String, values: &mut Vec<Value>, projects: &BTreeSet<Name>) {
+    let marks = vec!["?"; projects.len()].join(", ");
+    sql.push_str(&match projects.is_empty() {
+        true => " AND 1 = 0".to_owned(),
+        false => format!(" AND project IN ({marks})"),
+    });
+    values.extend(projects.iter().map(Value::from));
 }
 
 pub(super) fn run_values(row: &RunRow) -> Result<Vec<Value>> {

@@ -6,7 +6,7 @@ use muster_core::model::key::Key;
 use muster_core::model::run::{Event, RunIdentity};
 use muster_core::model::schedule::SlotOutcome;
 use muster_core::model::service::SecretRef;
-use muster_core::schedule::slot::Cursor;
+use muster_core::schedule::slot::{Cursor, Suspension};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +65,13 @@ pub struct Overlay {
     pub since: Timestamp,
     /// Until when; `None`: until `resume`.
     pub until: Option<Timestamp>,
+}
+
+impl Overlay {
+    /// What it means for slots.
+    pub fn suspension(&self) -> Suspension {
+        Suspension::by(&self.who, &self.reason, self.until)
+    }
 }
 
 /// Which events.

@@ -1,7 +1,7 @@
 //! Slots of schedules in SQL: each has one row, written together with how far its plan's slots are decided (promises 26 and 27).
 
 use super::db::transaction;
-use super::ledger::{SqlLedger, document, run_values};
+use super::ledger::{SqlLedger, document, only_projects, run_values};
 use super::read;
 use super::rows::{RunRow, ScheduleRow, SlotFilter, SlotRow};
 use super::value::{Row, Value, read_all, values};
@@ -88,11 +88,7 @@ impl SqlLedger {
             values.push(plan.into());
         }
         if let Some(projects) = &filter.projects {
-            if projects.is_empty() {
-                return Ok(Vec::new());
-            }
-            sql.push_str(&format!(" AND project IN (?{})", ", ?".repeat(projects.len() - 1)));
-            values.extend(projects.iter().map(Value::from));
+            only_projects(&mut sql, &mut values, projects);
         }
         if filter.pending {
             sql.push_str(" AND outcome = 'Started' AND load_at IS NULL AND detail = ''");

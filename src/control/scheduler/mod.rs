@@ -6,7 +6,7 @@ mod slots;
 use super::news::News;
 use super::runs::{Runs, World};
 use crate::runtime::clock::Clock;
-use crate::store::rows::ScheduleRow;
+use crate::store::rows::{Overlay, ScheduleRow};
 use crate::store::{Ledger, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use muster_core::base::chain::chain;
@@ -272,15 +272,22 @@ impl Scheduler {
             return;
         }
         let mut planned = self.planned();
+        // Once for all that are due in the same moment.
+        let overlays = self.ledger.overlays().await;
         for key in due {
             let Some(plan) = planned.remove(&key) else { continue };
-            let next = match self.look_at(&plan).await {
-                Ok(next) => next,
-                Err(error) => {
-                    tracing::warn!(plan = %key, error = %chain(&error), "a schedule cannot be followed yet");
-                    self.clock.now().checked_add(RETRY).unwrap_or(Timestamp::MAX)
+            let next = match &overlays {
+                Ok(overlays) => {
+                    let overlay = overlays.iter().find(|overlay| overlay.plan == key);
+                    let held = overlay.map(Overlay::suspension);
+                    self.look_at(&plan, held.as_ref()).await
                 }
+                Err(error) => Err(StoreError::Unavailable(chain(error))),
             };
+            let next = next.unwrap_or_else(|error| {
+                tracing::warn!(plan = %key, error = %chain(&error), "a schedule cannot be followed yet");
+                self.clock.now().checked_add(RETRY).unwrap_or(Timestamp::MAX)
+            });
             self.due.insert(key, next);
         }
     }

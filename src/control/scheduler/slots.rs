@@ -17,29 +17,29 @@ use muster_core::schedule::slot::{
 
 impl Scheduler {
     /// Decides what is due of a plan, and says when to look again.
-    pub(super) async fn look_at(&mut self, planned: &Planned) -> Result<Timestamp, StoreError> {
+    /// `held`: what holds it back beside git.
+    pub(super) async fn look_at(
+        &mut self,
+        planned: &Planned,
+        held: Option<&Suspension>,
+    ) -> Result<Timestamp, StoreError> {
         let (Some(plan), now) = (planned.plan(), self.clock.now()) else {
             return Ok(Timestamp::MAX);
         };
         let Some(schedule) = plan.timing.schedule.clone() else {
             return Ok(Timestamp::MAX);
         };
-        let digest = planned.resource.digest.clone();
-        let mut row = match self.rows.get(&planned.key) {
-            Some(row) => row.clone(),
-            None => {
-                let row = ScheduleRow {
-                    cursor: Cursor::new(schedule.clone(), now),
-                    digest: digest.clone(),
-                    armed_at: now,
-                };
-                self.put(planned, &[], row.clone()).await?;
-                row
-            }
+        let known = self.rows.get(&planned.key).cloned();
+        let mut row = match known.clone() {
+            // Another revision of the plan arms its schedule again, as the first one does.
+            Some(row) if row.digest == planned.resource.digest => row,
+            known => ScheduleRow {
+                cursor: known.map_or_else(|| Cursor::new(schedule.clone(), now), |row| row.cursor),
+                digest: planned.resource.digest.clone(),
+                armed_at: now,
+            },
         };
-        if row.digest != digest {
-            // Another revision of the plan arms its schedule again.
-            (row.digest, row.armed_at) = (digest, now);
+        if known.as_ref() != Some(&row) {
             self.put(planned, &[], row.clone()).await?;
         }
         while row.cursor.schedule != schedule {
@@ -47,7 +47,7 @@ impl Scheduler {
             row.cursor = cursor;
             self.put(planned, &rows, row.clone()).await?;
         }
-        self.decide(planned, plan, row, now).await?;
+        self.decide((planned, plan), held, row, now).await?;
         let again = now.checked_add(LOOK_EVERY).unwrap_or(Timestamp::MAX);
         Ok(
             match (self.waiting.contains_key(&planned.key), self.rows.get(&planned.key)) {
@@ -60,13 +60,13 @@ impl Scheduler {
 
     async fn decide(
         &mut self,
-        planned: &Planned,
-        plan: &TestPlan,
+        (planned, plan): (&Planned, &TestPlan),
+        held: Option<&Suspension>,
         row: ScheduleRow,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let waiting = self.waiting.get(&planned.key).cloned();
-        let suspended = self.suspension(&planned.key, plan).await?;
+        let suspended = Suspension::of(plan, held);
         let failures = self.failures(&planned.key, plan, &row).await?;
         let situation = Situation {
             timing: &plan.timing,
@@ -229,25 +229,6 @@ impl Scheduler {
             self.pending = true;
         }
         Ok(outcome)
-    }
-
-    /// Either of git's `suspend` and the overlay holds slots back.
-    async fn suspension(&self, key: &Key, plan: &TestPlan) -> Result<Option<Suspension>, StoreError> {
-        let by_git = plan.suspend.as_ref().map(|suspend| Suspension {
-            until: suspend.until,
-            detail: format!("suspended by {}: {}", suspend.by(), suspend.reason),
-        });
-        let overlays = self.ledger.overlays().await?;
-        let by_hand = overlays
-            .into_iter()
-            .find(|overlay| overlay.plan == *key)
-            .map(|overlay| Suspension {
-                until: overlay.until,
-                detail: format!("suspended by {}: {}", overlay.who, overlay.reason),
-            });
-        // Whichever lasts longer.
-        let lasts = |suspension: &Suspension| suspension.until.unwrap_or(Timestamp::MAX);
-        Ok(by_git.into_iter().chain(by_hand).max_by_key(lasts))
     }
 
     async fn failures(&self, key: &Key, plan: &TestPlan, row: &ScheduleRow) -> Result<u32, StoreError> {

@@ -5,6 +5,7 @@
 
 use super::fires::{between, next};
 use super::window::{check, earlier, later};
+use crate::model::plan::TestPlan;
 use crate::model::run::EndingKind;
 use crate::model::schedule::{BlockReason, ConcurrencyPolicy, Schedule, SkipReason, SlotOutcome, Timing};
 use jiff::{SignedDuration, Timestamp};
@@ -57,6 +58,24 @@ pub struct Suspension {
     pub until: Option<Timestamp>,
     /// Who and why, for the rows.
     pub detail: String,
+}
+
+impl Suspension {
+    /// Somebody holds a plan back.
+    pub fn by(who: &str, reason: &str, until: Option<Timestamp>) -> Self {
+        Self {
+            until,
+            detail: format!("suspended by {who}: {reason}"),
+        }
+    }
+
+    /// What holds a plan back: git's `suspend`, or what stands beside it, whichever lasts longer.
+    pub fn of(plan: &TestPlan, beside: Option<&Self>) -> Option<Self> {
+        let by_git = plan.suspend.as_ref();
+        let by_git = by_git.map(|suspend| Self::by(&suspend.by(), &suspend.reason, suspend.until));
+        let lasts = |suspension: &Self| suspension.until.unwrap_or(Timestamp::MAX);
+        by_git.into_iter().chain(beside.cloned()).max_by_key(lasts)
+    }
 }
 
 /// For which slots the leave that a plan needs is there.

@@ -71,11 +71,6 @@ fn row<'a>(desired: &Desired, held: Option<&Suspension>, key: &'a Key, plan: &'a
             _ => None,
         })
         .unwrap_or_else(local_environment_spec);
-    let by_git = plan.suspend.as_ref().map(|suspend| Suspension {
-        until: suspend.until,
-        detail: suspend.reason.clone(),
-    });
-    let lasts = |suspension: &Suspension| suspension.until.unwrap_or(Timestamp::MAX);
     Row {
         key,
         plan,
@@ -83,7 +78,7 @@ fn row<'a>(desired: &Desired, held: Option<&Suspension>, key: &'a Key, plan: &'a
         pool,
         environment,
         target: target(&plan.target),
-        suspended: by_git.into_iter().chain(held.cloned()).max_by_key(lasts),
+        suspended: Suspension::of(plan, held),
     }
 }
 

@@ -16,15 +16,8 @@ fn plan(url: &str, more: &str) -> String {
 }
 
 fn world(more: &str) -> (World, Nginx, String) {
-    let world = World::new();
+    let world = World::of(&[]);
     let nginx = Nginx::start(&world.dir.path().join("nginx"), "location / { return 200 \"ok\"; }");
-    world.repo.git(&[
-        "rm",
-        "-q",
-        "plans/lab.yaml",
-        "plans/checkout.yaml",
-        "plans/files/shop.conf",
-    ]);
     world.repo.write("plans/nightly.yaml", &plan(&nginx.url(), more));
     world.repo.commit("a test of each minute");
     let settings = format!("{}targets: {{allow: [\"127.0.0.1\"]}}\n", world.settings());

@@ -483,3 +483,34 @@ fn s29_clocks_more_than_five_seconds_apart_freeze() {
         assert_eq!(clocks(wall, monotonic), expected);
     }
 }
+
+#[test]
+fn s23_what_holds_a_plan_back_longest_decides() {
+    let until = |second: i64| Some(Timestamp::from_second(second).unwrap());
+    let suspended = |git: Option<Option<Timestamp>>, beside: Option<Option<Timestamp>>| {
+        let mut plan = crate::measure::testing::plan(&["p"]);
+        plan.suspend = git.map(|until| crate::model::plan::Suspend {
+            reason: "freeze".to_owned(),
+            until,
+            who: Some("li".to_owned()),
+        });
+        let beside = beside.map(|until| Suspension::by("ci", "incident", until));
+        Suspension::of(&plan, beside.as_ref()).map(|suspension| suspension.detail)
+    };
+    let (git, beside) = ("suspended by li in git: freeze", "suspended by ci: incident");
+    for (by_git, by_hand, expected) in [
+        (None, None, None),
+        (Some(until(5)), None, Some(git)),
+        (None, Some(until(5)), Some(beside)),
+        (Some(until(5)), Some(until(9)), Some(beside)),
+        (Some(until(9)), Some(until(5)), Some(git)),
+        (Some(None), Some(until(9)), Some(git)),
+        (Some(until(9)), Some(None), Some(beside)),
+    ] {
+        assert_eq!(
+            suspended(by_git, by_hand).as_deref(),
+            expected,
+            "{by_git:?} {by_hand:?}"
+        );
+    }
+}
